@@ -1,0 +1,1 @@
+"""kexport.graphs.passes.decompose."""

@@ -1,0 +1,244 @@
+"""`kexport.json`: what an artifact is, as strict records. Written by the converter, read by every runtime.
+
+Unknown keys and unknown format versions are refused. Shapes are tuples of fixed sizes and dim names (`batch`, `sequence`, `total`,
+`capacity`, `encoder_sequence`). The JSON Schema in docs/ is generated from these classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+FORMAT_VERSION = 1
+FILE_NAME = "kexport.json"
+
+Task = Literal["causal-lm", "seq2seq-lm", "backbone"]
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base of all records: immutable, strict about unknown keys."""
+
+
+class Producer(Record, kw_only=True):
+    """Which kexport made the artifact, with which libraries (name -> version)."""
+
+    kexport: str
+    libraries: dict[str, str] = {}
+
+
+class Source(Record, kw_only=True):
+    """The original: the handle the user gave, its class and config, and a digest of its weights."""
+
+    handle: str
+    class_name: str
+    config: dict[str, Any] = {}
+    parameter_count: int = 0
+    weight_digest: str = ""
+
+
+class Dtype(Record, kw_only=True):
+    """How weights are stored, what the graph computes in, and the dtype the oracle ran in."""
+
+    stored: str = "float32"
+    compute: str = "float32"
+    oracle: str = "float32"
+
+
+class TensorSpec(Record, kw_only=True):
+    """One input or output: its name in the file, dtype, and shape of sizes and dim names."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class Signature(Record, kw_only=True):
+    """One callable of the artifact and how an engine must call it.
+
+    `sequence_lengths`: the fixed lengths (buckets) it takes; empty means any length.
+    `returns_logits`: `last` = [batch, 1, vocabulary] of each row's last real token; `all` = every position; `none`.
+    `max_batch_with_past`: how many rows may take several new tokens over a non-empty cache in one call; None = any number.
+    """
+
+    name: str
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    sequence_lengths: tuple[int, ...] = ()
+    returns_logits: Literal["last", "all", "none"] = "none"
+    max_batch_with_past: int | None = None
+    padding_side: Literal["right", "left"] = "right"
+
+
+class CacheSlot(Record, kw_only=True):
+    """One cache: a key and a value tensor (or a state tensor) of one or more layers.
+
+    `inputs` and `outputs` are the tensor names, key first. `window`: keys that stay visible, the token itself included; None = all.
+    `layout` names the axes of the stored tensors. `head_dim` is the model's; the stored one may be padded (see the signature's shape).
+    """
+
+    name: str
+    kind: Literal["self", "cross", "convolution", "recurrent"]
+    num_key_value_heads: int
+    head_dim: int
+    value_head_dim: int
+    dtype: str
+    layout: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    window: int | None = None
+    shared_with: str | None = None
+
+
+class Cache(Record, kw_only=True):
+    """All slots, which slots each decoder layer reads, and how large they get.
+
+    `capacity`: the longest sequence (prompt and new tokens together) this artifact serves. `bytes_per_token`: over all self slots, one row.
+    """
+
+    slots: tuple[CacheSlot, ...] = ()
+    layers: tuple[tuple[str, ...], ...] = ()
+    capacity: int = 0
+    bytes_per_token: int = 0
+
+
+class Packer(Record, kw_only=True):
+    """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`."""
+
+    start: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+    pad: int = 0
+    sequence_length: int = 1024
+    padding_side: Literal["right", "left"] = "right"
+
+
+class Tokenizer(Record, kw_only=True):
+    """The tokenizer file and the policy around it.
+
+    `kind`: `tokenizers` (Hugging Face tokenizer.json) or `sentencepiece`. `stripped_ids`: dropped before decoding to text, as KerasHub does.
+    `packers`: `prompt` for causal models; `encoder` and `decoder` for seq2seq.
+    `fixture`: file with (text, ids) pairs made by the original tokenizer; `proven_strings`: how many strings were compared at conversion.
+    """
+
+    kind: Literal["tokenizers", "sentencepiece"]
+    file: str
+    vocabulary_size: int
+    packers: dict[str, Packer]
+    stripped_ids: tuple[int, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    special_tokens: dict[str, int] = {}
+    fixture: str = ""
+    proven_strings: int = 0
+
+
+class Rng(Record, kw_only=True):
+    """What KerasHub's seeded draws depend on: `tf_cpu` or `xla` kernels, and the number of intra-op threads (`tf_cpu`, batch > 1)."""
+
+    mode: Literal["tf_cpu", "xla"] = "tf_cpu"
+    threads: int = 1
+
+
+class Generation(Record, kw_only=True):
+    """Defaults of the original's `generate()`: its sampler (class name and config), length, and resolved `auto` stop ids (None: no tokenizer)."""
+
+    sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
+    max_length: int = 1024
+    stop_token_ids: tuple[int, ...] | None = None
+    vocabulary_size: int = 0
+    rng: Rng = Rng()
+
+
+class Memory(Record, kw_only=True):
+    """Bytes: the weights, all caches of one row at capacity, and the peak to expect when serving one row."""
+
+    weights: int = 0
+    cache_per_token: int = 0
+    cache_at_capacity: int = 0
+    expected_peak: int = 0
+
+
+class ParityCase(Record, kw_only=True):
+    """One compared run: the token ids fed (input name -> rows), the tokens the original gave, and what the artifact gave.
+
+    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound.
+    """
+
+    name: str
+    inputs: dict[str, list[list[int]]]
+    expected: list[list[int]]
+    max_length: int
+    stop_token_ids: tuple[int, ...] | None = None
+    tokens_compared: int = 0
+    tokens_equal: int = 0
+    near_ties: int = 0
+    max_logit_difference: float = 0.0
+    smallest_gap: float = 0.0
+
+
+class Certificate(Record, kw_only=True):
+    """The proof: what was compared with which oracle, on which machine, and the verdict."""
+
+    verdict: Literal["proven", "proven-steps", "not-verified"] = "not-verified"
+    steps: int = 0
+    oracle: str = ""
+    cases: tuple[ParityCase, ...] = ()
+    tokens_compared: int = 0
+    tokens_equal: int = 0
+    near_ties: int = 0
+    max_logit_difference: dict[str, float] = {}
+    bounds: dict[str, float] = {}
+    versions: dict[str, str] = {}
+    cpu_features: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class VendorRuntime(Record, kw_only=True):
+    """Whether a vendor's own runtime runs the artifact unmodified, and if not, why."""
+
+    name: str
+    accepted: bool
+    reason: str = ""
+
+
+class Fusion(Record, kw_only=True):
+    """How one attention layer was rendered: the target's form, fused or not, and why."""
+
+    layer: str
+    form: str
+    fused: bool
+    reason: str = ""
+
+
+class File(Record, kw_only=True):
+    """One file of the artifact, path relative to it."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(Record, kw_only=True):
+    """The whole of `kexport.json`."""
+
+    format_version: int = FORMAT_VERSION
+    producer: Producer
+    source: Source
+    task: Task
+    target: str
+    dtype: Dtype = Dtype()
+    quantization: dict[str, Any] = {}
+    signatures: tuple[Signature, ...] = ()
+    cache: Cache = Cache()
+    tokenizer: Tokenizer | None = None
+    generation: Generation = Generation()
+    memory: Memory = Memory()
+    parity: Certificate = Certificate()
+    fusions: tuple[Fusion, ...] = ()
+    ops: dict[str, int] = {}
+    runtimes: tuple[VendorRuntime, ...] = ()
+    files: tuple[File, ...] = ()
+
+    def signature(self, name: str) -> Signature | None:
+        """The signature called `name`, or None."""
+        return next((s for s in self.signatures if s.name == name), None)

@@ -1,0 +1,1 @@
+"""kexport.runtime.samplers."""

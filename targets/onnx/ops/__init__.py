@@ -1,0 +1,1 @@
+"""kexport.targets.onnx.ops."""
