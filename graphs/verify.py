@@ -1,0 +1,65 @@
+"""Is a graph well formed? Run after every pass in tests and once before emission.
+
+Checked: every op is in the table, with the inputs and attributes it takes; every value is produced once, before it is read; every
+recorded type is what the op's rule infers; outputs exist; every slot named exists and is written once at most.
+"""
+
+from __future__ import annotations
+
+from kexport.graphs.ir import Graph, Node
+from kexport.graphs.ops import infer_types, spec_of
+from kexport.graphs.ops.spec import REQUIRED, attribute, refuse
+from kexport.runtime.contract.errors import InternalError
+
+
+def verify(graph: Graph) -> None:
+    """Raise if the graph breaks the grammar.
+
+    Raises:
+        InternalError: names the graph, the node and what is wrong with it.
+    """
+    known = set(graph.inputs) | set(graph.constants) | set(graph.weights)
+    writers: dict[str, Node] = {}
+    for node in graph.nodes:
+        _check_form(node)
+        for name in node.inputs:
+            if name and name not in known:
+                raise refuse(node, f"reads `{name}` before it is produced")
+        inferred = infer_types(graph, node)
+        if len(inferred) != len(node.outputs):
+            raise refuse(node, f"has {len(node.outputs)} outputs, its rule gives {len(inferred)}")
+        for name, type_ in zip(node.outputs, inferred, strict=True):
+            if name in known:
+                raise refuse(node, f"produces `{name}` a second time")
+            if graph.type_of(name) != type_:
+                raise refuse(node, f"`{name}` is recorded as {graph.type_of(name)}, its rule gives {type_}")
+            known.add(name)
+        _check_writer(node, writers)
+    for output, name in graph.outputs.items():
+        if name not in known:
+            raise InternalError("KX903", f"graph `{graph.name}`: output `{output}` is `{name}`, which nothing produces")
+
+
+def _check_form(node: Node) -> None:
+    spec = spec_of(node)
+    given = len(node.inputs)
+    if given < spec.required_inputs or (given > len(spec.inputs) and not spec.variadic):
+        raise refuse(node, f"takes inputs {spec.inputs}, got {node.inputs}")
+    for index, name in enumerate(node.inputs):
+        if not name and not spec.inputs[min(index, len(spec.inputs) - 1)].endswith("?"):
+            raise refuse(node, f"input {spec.inputs[index]} must be given")
+    unknown = set(node.attrs) - set(spec.attrs)
+    missing = {name for name, default in spec.attrs.items() if default is REQUIRED} - set(node.attrs)
+    if unknown or missing:
+        raise refuse(node, f"unknown attributes {sorted(unknown)}, missing {sorted(missing)}")
+
+
+def _check_writer(node: Node, writers: dict[str, Node]) -> None:
+    writes = node.op == "cache_write" or (node.op == "attention" and attribute(node, "write"))
+    if not writes:
+        return
+    part = attribute(node, "part") if node.op == "cache_write" else "both"
+    key = f"{node.attrs['slot']}:{part}"
+    if key in writers:
+        raise refuse(node, f"slot `{node.attrs['slot']}` is written twice")
+    writers[key] = node
