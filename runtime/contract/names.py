@@ -1,0 +1,17 @@
+"""Names that writers and readers of artifacts share: signatures and the tensors whose meaning an engine must know.
+
+Cache tensors are not listed here: their names stand in the manifest's cache slots.
+"""
+
+from __future__ import annotations
+
+EXTEND = "extend"  # the signature that appends tokens to the caches and returns logits: prefill and decode alike
+ENCODE = "encode"  # the signature that turns an encoder prompt into cross-attention caches
+
+INPUT_IDS = "input_ids"
+ATTENTION_MASK = "attention_mask"
+POSITION_IDS = "position_ids"
+ENCODER_ATTENTION_MASK = "encoder_attention_mask"
+LOGITS = "logits"
+
+BATCH = "batch"  # the dim name that every batched tensor starts with
