@@ -1,0 +1,172 @@
+"""What every engine does: append tokens to caches and return the logits of each row's last token. And the registry of engines.
+
+An engine is the file `runtime/engines/<target>.py`; importing it registers it, and it is imported only when an artifact of its target is
+opened. Padding, chunking, buckets and limits of a library (`Signature.max_batch_with_past`) are the engine's business: whoever
+calls `extend` gives the tokens as they come.
+
+The generation loop, the parity gate and the benchmark sit on this protocol alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
+from kexport.runtime.contract.manifest import Manifest
+
+Tokens = npt.NDArray[np.integer[Any]]
+Lengths = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to open an artifact.
+
+    `threads`: CPU threads of one call; None leaves the choice to the library. `low_memory`: weights stay mapped from their file where the
+    library can do so, at some cost in speed.
+    """
+
+    threads: int | None = None
+    low_memory: bool = False
+
+
+class CacheState(ABC):
+    """The caches of a batch. `lengths[b]`: how many tokens row b holds; `capacity`: how many a row can hold."""
+
+    capacity: int
+    lengths: Lengths
+
+    @property
+    def batch_size(self) -> int:
+        """The number of rows."""
+        return len(self.lengths)
+
+    @abstractmethod
+    def reorder(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        """Row b continues what row `rows[b]` held; there may be more or fewer rows afterwards (beams, finished rows)."""
+
+    @abstractmethod
+    def snapshot(self) -> object:
+        """A copy of the contents, for `restore`."""
+
+    @abstractmethod
+    def restore(self, snapshot: object) -> None:
+        """Go back to what `snapshot` held, its number of rows included."""
+
+    def rewind(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        """Forget the tokens of row b from `lengths[b]` on. Raises InvalidInputError (KX551) for a length that was never reached."""
+        wanted = np.asarray(lengths, np.int64)
+        if wanted.shape != self.lengths.shape or (wanted < 0).any() or (wanted > self.lengths).any():
+            raise InvalidInputError("KX551", f"cannot rewind rows of {self.lengths.tolist()} tokens to {wanted.tolist()}")
+        self.lengths[:] = wanted
+
+
+class Engine(ABC):
+    """One opened artifact. Not safe for use by several threads at once; caches are separate, so several conversations may share it."""
+
+    vocabulary_size: int
+    provides_hidden_states: bool = False
+
+    @abstractmethod
+    def new_cache(self, batch_size: int, capacity: int) -> CacheState:
+        """Empty caches for `batch_size` rows of at most `capacity` tokens."""
+
+    @abstractmethod
+    def extend(self, cache: CacheState, tokens: Tokens, lengths: Sequence[int] | Lengths | None = None) -> Logits:
+        """Append `tokens[b, :lengths[b]]` to row b and return float32 logits [batch, vocabulary] of each row's last new token.
+
+        `tokens` is [batch, sequence], right padded; `lengths` None means all of it. A row of length 0 is left as it is, and its logits
+        mean nothing. The result is the caller's own. Raises InvalidInputError (KX552) for shapes that do not fit and
+        (KX553) where a row would grow beyond its capacity.
+        """
+
+    def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
+        """Fill the cross-attention caches from the encoder prompt: both [batch, encoder sequence], the mask True on real tokens.
+
+        Raises UnsupportedError (KX554) on a model without an encoder.
+        """
+        raise UnsupportedError("KX554", "this artifact has no encoder", hint="pass `token_ids` and `padding_mask` only")
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give everything back; the engine and its caches are unusable afterwards."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def normal_lengths(cache: CacheState, tokens: Tokens, lengths: Sequence[int] | Lengths | None) -> Lengths:
+    """`extend`'s lengths as an array, its arguments checked: shared by all engines. Raises InvalidInputError (KX552, KX553)."""
+    if tokens.ndim != 2 or len(tokens) != cache.batch_size:
+        raise InvalidInputError("KX552", f"tokens of shape {tokens.shape} do not fit a cache of {cache.batch_size} rows")
+    width = tokens.shape[1]
+    result = np.full(len(tokens), width, np.int64) if lengths is None else np.asarray(lengths, np.int64)
+    if result.shape != (len(tokens),) or (result < 0).any() or (result > width).any():
+        raise InvalidInputError("KX552", f"lengths {result.tolist()} do not fit tokens of shape {tokens.shape}")
+    longest = int((cache.lengths + result).max(initial=0))
+    if longest > cache.capacity:
+        hint = "ask for fewer tokens, or convert again with a larger --max-length"
+        raise InvalidInputError("KX553", f"{longest} tokens do not fit a cache of {cache.capacity}", hint=hint)
+    return result
+
+
+Opener = Callable[[Path, Manifest, EngineOptions], Engine]
+_OPENERS: dict[str, Opener] = {}
+
+
+def register_engine(target: str) -> Callable[[Opener], Opener]:
+    """Decorator for an engine file's opener: it opens the artifacts of `target`, which is also the file's name."""
+
+    def register(opener: Opener) -> Opener:
+        _OPENERS[target] = opener
+        return opener
+
+    return register
+
+
+def open_engine(directory: Path, manifest: Manifest, *, threads: int | None = None, low_memory: bool = False) -> Engine:
+    """Open the artifact in `directory` with the engine of its target.
+
+    Raises UnsupportedError: KX510 for a target without an engine, KX511 where the engine's library is not installed.
+    """
+    opener = _opener(manifest.target)
+    return opener(directory, manifest, EngineOptions(threads=threads, low_memory=low_memory))
+
+
+def engine_targets() -> list[str]:
+    """The targets that have an engine file, whether or not its library is installed."""
+    package = importlib.import_module(__package__)
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name != "base")
+
+
+def _opener(target: str) -> Opener:
+    if target not in _OPENERS:
+        known = engine_targets()
+        if target not in known:
+            raise UnsupportedError("KX510", f"this kexport has no engine for the target `{target}`", hint=f"known: {', '.join(known)}")
+        _import_engine(target)
+    return _OPENERS[target]
+
+
+def _import_engine(target: str) -> None:
+    try:
+        importlib.import_module(f"{__package__}.{target}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("kexport"):
+            raise  # ours: a bug, not a missing extra
+        message = f"the `{target}` engine needs `{error.name}`, which is not installed"
+        raise UnsupportedError("KX511", message, hint=f'pip install "kexport[{target}]"') from error
