@@ -113,12 +113,28 @@ class Packer(Record, kw_only=True):
     padding_side: Literal["right", "left"] = "right"
 
 
+class PieceDecoder(Record, kw_only=True):
+    """How SentencePiece turns ids into text where the file's own decoder differs (broken UTF-8, unknown ids, leading spaces).
+
+    `byte_ids`: id -> byte value, as parallel tuples `byte_ids` and 0..255 (empty: no byte pieces). `control_ids` print nothing,
+    `unknown_id` prints `unknown_surface`. `leading_space`: what happens to the space that the first pieces may start with.
+    See runtime/piece_decoder.py.
+    """
+
+    control_ids: tuple[int, ...] = ()
+    unknown_id: int = 0
+    unknown_surface: str = " \u2047 "
+    byte_ids: tuple[int, ...] = ()
+    leading_space: Literal["keep", "strip-one", "strip-all"] = "keep"
+
+
 class Tokenizer(Record, kw_only=True):
     """The tokenizer file and the policy around it.
 
     `kind`: `tokenizers` (Hugging Face tokenizer.json) or `sentencepiece`. `stripped_ids`: dropped before decoding to text, as KerasHub does.
     `packers`: `prompt` for causal models; `encoder` and `decoder` for seq2seq.
     `fixture`: file with (text, ids) pairs made by the original tokenizer; `proven_strings`: how many strings were compared at conversion.
+    `piece_decoder`: set where ids must be turned into text by SentencePiece's rules instead of by the file's own decoder.
     """
 
     kind: Literal["tokenizers", "sentencepiece"]
@@ -130,6 +146,7 @@ class Tokenizer(Record, kw_only=True):
     special_tokens: dict[str, int] = {}
     fixture: str = ""
     proven_strings: int = 0
+    piece_decoder: PieceDecoder | None = None
 
 
 class Rng(Record, kw_only=True):

@@ -1,0 +1,58 @@
+"""The one door to Keras: TensorFlow as the backend, quiet logs, and a clear word when either cannot be had.
+
+Nothing in the converter imports Keras at module level; `--help` and the cheap checks of `plan` never come through here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from types import ModuleType
+
+from kexport.runtime.contract.errors import UnsupportedError
+
+BACKEND = "tensorflow"
+_INSTALL_HINT = 'pip install "kexport[convert]"'
+_QUIET_TENSORFLOW_LEVEL = "3"
+
+
+def import_keras_hub() -> ModuleType:
+    """`keras_hub` on the TensorFlow backend.
+
+    Raises:
+        UnsupportedError: KX401, Keras already runs on another backend in this process; KX402, an extra is missing or too old.
+    """
+    _choose_backend()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET_TENSORFLOW_LEVEL)
+    for name in ("tensorflow", "keras", "keras_hub"):
+        _import_or_explain(name)
+    return sys.modules["keras_hub"]
+
+
+def import_keras() -> ModuleType:
+    """`keras`, after `import_keras_hub` has made sure that it is the right one. Same errors."""
+    import_keras_hub()
+    return sys.modules["keras"]
+
+
+def _choose_backend() -> None:
+    keras = sys.modules.get("keras")
+    if keras is None or not hasattr(keras, "config"):
+        os.environ["KERAS_BACKEND"] = BACKEND
+        return
+    running = keras.config.backend()
+    if running != BACKEND:
+        raise UnsupportedError(
+            "KX401",
+            f"Keras is already running on the `{running}` backend in this process; kexport captures models under `{BACKEND}`",
+            hint='set KERAS_BACKEND=tensorflow before importing keras, or save the model with save_to_preset() and run "kexport convert" on the folder',
+        )
+
+
+def _import_or_explain(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        missing = (error.name or name).split(".")[0]
+        raise UnsupportedError("KX402", f"converting needs the package `{missing}`, which cannot be imported", hint=_INSTALL_HINT, detail=str(error)) from error

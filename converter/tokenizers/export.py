@@ -1,0 +1,120 @@
+"""A KerasHub preprocessor becomes the artifact's tokenizer files, proven equal, and the manifest's record of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kexport.converter.tokenizers.packing import prove_packing, read_packers
+from kexport.converter.tokenizers.proof import Evidence, prove
+from kexport.converter.tokenizers.proof_strings import HARD, ORDINARY
+from kexport.converter.tokenizers.reader import read_back
+from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT, Rendering, renderings_of
+from kexport.converter.tokenizers.stop_ids import tokenizer_stop_ids
+from kexport.runtime.contract.errors import UnsupportedError
+from kexport.runtime.contract.manifest import Packer, Tokenizer
+
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+FIXTURE_FILE = "tokenizer_fixture.json"
+FIXTURE_RANDOM_SAMPLE = 200
+_ATTRIBUTES = {"bos": "start_token_id", "eos": "end_token_id", "pad": "pad_token_id"}
+_UNKNOWN_SPELLINGS = ("<unk>", "[UNK]")
+
+
+def export_tokenizer(preprocessor: Any, directory: Path | str, *, stop_token_ids: Sequence[int] | None = None) -> Tokenizer:
+    """Writes the tokenizer of a KerasHub preprocessor into `directory` and proves the files.
+
+    Files: `tokenizer.json` (or `tokenizer.spm`), `tokenizer_config.json`, `special_tokens_map.json`, `tokenizer_fixture.json`.
+    `stop_token_ids`: what the model's `generate()` resolves `"auto"` to (`resolve_stop_token_ids`); default: the tokenizer's end ids.
+
+    Raises:
+        UnsupportedError: KX440 no export for this tokenizer, KX441 the written file differs, KX442/KX443 unknown packing.
+    """
+    directory = Path(directory)
+    tokenizer = getattr(preprocessor, "tokenizer", None)
+    if tokenizer is None:
+        raise UnsupportedError("KX440", f"`{type(preprocessor).__name__}` has no tokenizer", hint=NO_TOKENIZER_HINT)
+    packers = read_packers(preprocessor)
+    stripped = tuple(sorted(int(identifier) for identifier in tokenizer.special_token_ids))
+    rendering, evidence = _write_first_proven(tokenizer, directory, stripped)
+    prove_packing(preprocessor, packers)
+    special = special_tokens(tokenizer)
+    _write_vendor_files(tokenizer, directory, rendering, special, packers)
+    _write_json(directory / FIXTURE_FILE, {"pairs": _fixture_pairs(evidence)})
+    return Tokenizer(
+        kind=rendering.kind,
+        file=rendering.file,
+        vocabulary_size=int(tokenizer.vocabulary_size()),
+        packers=packers,
+        stripped_ids=stripped,
+        stop_token_ids=tuple(stop_token_ids) if stop_token_ids is not None else tokenizer_stop_ids(tokenizer),
+        special_tokens=special,
+        fixture=FIXTURE_FILE,
+        proven_strings=len(evidence.texts),
+        piece_decoder=rendering.piece_decoder,
+    )
+
+
+def special_tokens(tokenizer: Any) -> dict[str, int]:
+    """The ids of `bos`, `eos`, `pad` and `unk`, as far as the tokenizer has them."""
+    found = {name: getattr(tokenizer, attribute, None) for name, attribute in _ATTRIBUTES.items()}
+    found["unk"] = _unknown_id(tokenizer)
+    return {name: int(identifier) for name, identifier in found.items() if identifier is not None}
+
+
+def _unknown_id(tokenizer: Any) -> int | None:
+    declared = getattr(tokenizer, "unk_token_id", getattr(tokenizer, "_unk_token_id", None))
+    if declared is not None:
+        return int(declared)
+    vocabulary = tokenizer.get_vocabulary()
+    spelling = next((token for token in _UNKNOWN_SPELLINGS if token in vocabulary), None)
+    return None if spelling is None else int(tokenizer.token_to_id(spelling))
+
+
+def _write_first_proven(tokenizer: Any, directory: Path, stripped: Sequence[int]) -> tuple[Rendering, Evidence]:
+    """Writes the preferred rendering; where it is not proven, the next one. The first one's difference is the error."""
+    first_error: UnsupportedError | None = None
+    for rendering in renderings_of(tokenizer):
+        path = directory / rendering.file
+        path.write_bytes(rendering.content)
+        try:
+            return rendering, prove(tokenizer, read_back(directory, rendering), stripped)
+        except UnsupportedError as error:
+            path.unlink()
+            first_error = first_error or error
+    assert first_error is not None, "a tokenizer with a renderer has at least one rendering"
+    raise first_error
+
+
+def _fixture_pairs(evidence: Evidence) -> list[dict[str, Any]]:
+    """All hand-written strings and a slice of the others, each with the original's ids."""
+    by_hand = {*ORDINARY, *HARD}
+    pairs = [{"text": text, "ids": list(ids)} for text, ids in zip(evidence.texts, evidence.ids, strict=True)]
+    others = [pair for pair in pairs if pair["text"] not in by_hand]
+    step = max(1, len(others) // FIXTURE_RANDOM_SAMPLE)
+    return [pair for pair in pairs if pair["text"] in by_hand] + others[::step]
+
+
+def _write_vendor_files(tokenizer: Any, directory: Path, rendering: Rendering, special: dict[str, int], packers: dict[str, Packer]) -> None:
+    """What vendors' runtimes read beside the tokenizer file; none where they cannot read the file itself."""
+    if not rendering.vendor_class:
+        return
+    reserved = {*(int(identifier) for identifier in tokenizer.special_token_ids), special.get("unk")}  # a pad id that is an ordinary token stays ordinary
+    names = {f"{name}_token": str(tokenizer.id_to_token(identifier)) for name, identifier in special.items() if identifier in reserved}
+    config = {
+        "tokenizer_class": rendering.vendor_class,
+        **names,
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max(packer.sequence_length for packer in packers.values()),
+    }
+    _write_json(directory / CONFIG_FILE, config)
+    _write_json(directory / SPECIAL_TOKENS_FILE, names)
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
