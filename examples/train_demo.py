@@ -52,7 +52,9 @@ MODEL = {
 
 
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path), default=PRESET, show_default=True, help="Where the preset goes; an old one is replaced.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), default=PRESET, show_default=True, help="Where the preset goes; an old one is replaced."
+)
 @click.option("--stories", "count", default=TRAINING_STORIES, show_default=True, help="Stories to train on, once each.")
 @click.option("--threads", default=2, show_default=True, help="Threads TensorFlow may use.")
 def main(output: Path, count: int, threads: int) -> None:

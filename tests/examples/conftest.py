@@ -1,0 +1,8 @@
+"""The scripts of `examples/` import their neighbours, as scripts do; so do their tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
