@@ -20,7 +20,6 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest
 
