@@ -1,1 +1,42 @@
-"""kexport.graphs.passes."""
+"""Graph rewrites, one a file. `clean` and `optimise` are the orders the converter runs them in."""
+
+from kexport.graphs.passes.base import Pass, Result, refresh_types, run_passes
+from kexport.graphs.passes.classify_masks import ClassifyMasks
+from kexport.graphs.passes.dead_code import RemoveDeadCode
+from kexport.graphs.passes.decide_conditions import DecideConditions
+from kexport.graphs.passes.drop_shared_permutation import DropSharedPermutation
+from kexport.graphs.passes.fold_constants import FoldConstants
+from kexport.graphs.passes.last_position import LastPositionLogits
+from kexport.graphs.passes.merge_equal import MergeEqualNodes
+from kexport.graphs.passes.pack_qkv import PackQueryKeyValue
+from kexport.graphs.passes.recognise_linear import RecogniseLinear
+from kexport.graphs.passes.simplify_layout import SimplifyLayout
+
+
+def clean() -> list[Pass]:
+    """What every captured graph goes through: the same for all targets."""
+    return [
+        FoldConstants(),
+        MergeEqualNodes(),
+        ClassifyMasks(),
+        DecideConditions(),
+        DropSharedPermutation(),
+        RemoveDeadCode(),
+        SimplifyLayout(),
+        RecogniseLinear(),
+        SimplifyLayout(),
+        MergeEqualNodes(),
+        RemoveDeadCode(),
+    ]
+
+
+def optimise() -> list[Pass]:
+    """What makes a decoder fast on every target."""
+    return [LastPositionLogits(), PackQueryKeyValue(), SimplifyLayout(), RemoveDeadCode()]
+
+
+__all__ = [
+    "ClassifyMasks", "DecideConditions", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MergeEqualNodes",
+    "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "clean", "optimise",
+    "refresh_types", "run_passes",
+]  # fmt: skip

@@ -1,0 +1,103 @@
+"""Capture a decoder-only model: `call_with_cache` of stock KerasHub, traced once with dynamic batch and length.
+
+The graph `extend` takes token_ids and positions [batch, sequence] int32 and gives logits [batch, sequence, vocabulary]; caches are
+its slots `self.<layer>`. Prefill and decode are the same graph at different lengths.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from kexport.graphs.capture.importing import import_function
+from kexport.graphs.capture.intercept import intercepting
+from kexport.graphs.capture.spy import call_arguments
+from kexport.graphs.capture.trace import Trace
+from kexport.graphs.dims import BATCH, SEQUENCE
+from kexport.graphs.ir import Graph, Slot
+from kexport.graphs.passes import clean, run_passes
+from kexport.graphs.passes.classify_masks import START_INDEX
+from kexport.runtime.contract.errors import UnsupportedError
+
+STACKED_RANK = 6
+KEY_VALUE_PAIR = 2
+
+
+def cache_spec(task: Any) -> tf.TensorSpec:
+    """The stacked cache's spec [batch, layers, 2, total, heads, dim], seen by letting the task build two of different sizes.
+
+    Raises:
+        UnsupportedError: the cache is no stacked key-value tensor.
+    """
+    shapes = []
+    for batch, length in ((1, 6), (2, 9)):
+        ids, mask = tf.ones([batch, length], tf.int32), tf.ones([batch, length], tf.bool)
+        cache = call_arguments(task, "_build_cache", "call_with_cache", {"token_ids": ids, "padding_mask": mask}).get("cache")
+        if not tf.is_tensor(cache) or len(cache.shape) != STACKED_RANK or cache.shape[2] != KEY_VALUE_PAIR:
+            raise UnsupportedError("KX202", f"{type(task).__name__} keeps a cache of a form that kexport does not capture yet", hint="see `kexport list`")
+        shapes.append(cache.shape)
+    return tf.TensorSpec([a if a == b else None for a, b in zip(*shapes, strict=True)], cache.dtype, name="cache")
+
+
+def capture_causal(task: Any, *, without: frozenset[str] = frozenset()) -> tuple[Graph, list[str]]:
+    """Capture `task` (a keras_hub CausalLM). Returns the cleaned graph and notes on what stayed plain ops.
+
+    Args:
+        without: names of interceptors to leave out, e.g. {"attention"}: these layers stay plain ops.
+
+    Raises:
+        UnsupportedError: the model does something the graph has no form for, named with its layer.
+    """
+    spec = cache_spec(task)
+    trace = Trace()
+
+    def stock(token_ids: tf.Tensor, positions: tf.Tensor, start_index: tf.Tensor, cache: tf.Tensor) -> Any:
+        trace.start_index, trace.positions = start_index, positions
+        trace.caches[cache.name] = "self"
+        logits, _, new_cache = task.call_with_cache(token_ids, cache, start_index)
+        return {"logits": logits, "cache": new_cache}
+
+    specs = [
+        tf.TensorSpec([None, None], tf.int32, name="token_ids"),
+        tf.TensorSpec([None, None], tf.int32, name="positions"),
+        tf.TensorSpec([], tf.int32, name=START_INDEX),
+        spec,
+    ]
+    with intercepting(trace, without=without):
+        function = tf.function(stock, autograph=False).get_concrete_function(*specs)
+    graph = Graph("extend")
+    graph.add_input("token_ids", "int32", (BATCH, SEQUENCE))
+    graph.add_input("positions", "int32", (BATCH, SEQUENCE))
+    graph.add_input(START_INDEX, "int32", ())
+    add_slots(graph, "self", spec)
+    import_function(graph, trace, function, {"logits": function.structured_outputs["logits"]}, task.variables)
+    finish(graph, trace)
+    return graph, trace.notes
+
+
+def add_slots(graph: Graph, kind: Any, spec: tf.TensorSpec) -> None:
+    """Declare one slot a layer for a stacked cache."""
+    _, layers, _, _, heads, dim = spec.shape
+    for layer in range(layers):
+        graph.slots[f"{kind}.{layer}"] = Slot(kind, int(heads), int(dim), int(dim))
+
+
+def finish(graph: Graph, trace: Trace) -> None:
+    """Clean an imported graph and make sure that nothing is left that rows of different lengths could not share.
+
+    Raises:
+        UnsupportedError: something still depends on where the call starts, as one number for all rows.
+    """
+    results = run_passes(graph, clean())
+    trace.notes += [note for result in results.values() for note in result.refusals]
+    if START_INDEX in graph.inputs:
+        readers = {node.layer or node.op for node in graph.nodes if START_INDEX in node.inputs}
+        raise UnsupportedError("KX203", f"the model uses the call's start index in a way rows of different lengths cannot share: {', '.join(sorted(readers))}")
+
+
+def parameters_of(task: Any) -> list[keras.Variable]:
+    """The float variables of a task (random-generator states are not part of the model)."""
+    return [variable for variable in task.variables if keras.backend.is_float_dtype(keras.backend.standardize_dtype(variable.dtype))]
+
+

@@ -1,0 +1,135 @@
+"""StridedSlice, Slice, GatherV2: indexing with fixed bounds; on sizes it stays symbolic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import tensorflow as tf
+from kexport.graphs.capture.importing.importer import CacheValue, Constant, Importer, Sizes, WeightValue, imports
+from kexport.graphs.capture.importing.layout import reshape_value
+from kexport.graphs.dims import Dim, Shape
+
+ALL_THE_REST = -1
+
+
+def _bit(op: tf.Operation, mask: str, index: int) -> bool:
+    return bool(op.get_attr(mask) >> index & 1)
+
+
+def _selectors(importer: Importer, op: tf.Operation, rank: int) -> Iterator[slice | int | None]:
+    """One entry per axis of the result as numpy would write it: a slice, an index (axis dropped), None (axis added)."""
+    begin, end, step = (importer.needed_constant(op, index) for index in (1, 2, 3))
+    count = len(begin)
+    consuming = sum(1 for i in range(count) if not _bit(op, "new_axis_mask", i) and not _bit(op, "ellipsis_mask", i))
+    for i in range(count):
+        if _bit(op, "ellipsis_mask", i):
+            yield from (slice(None) for _ in range(rank - consuming))
+        elif _bit(op, "new_axis_mask", i):
+            yield None
+        elif _bit(op, "shrink_axis_mask", i):
+            yield int(begin[i])
+        else:
+            start = None if _bit(op, "begin_mask", i) else int(begin[i])
+            stop = None if _bit(op, "end_mask", i) else int(end[i])
+            yield slice(start, stop, int(step[i]))
+
+
+@imports("StridedSlice")
+def strided_slice(importer: Importer, op: tf.Operation) -> None:
+    source, target = op.inputs[0], op.outputs[0]
+    imported = importer.get(source)
+    before = importer.shape(source)
+    selectors = list(_selectors(importer, op, len(before)))
+    if isinstance(imported, Sizes) and len(selectors) == 1 and not imported.scalar:
+        (selector,) = selectors
+        if selector is not None:
+            picked = imported.dims[selector]
+            importer.set(target, Sizes(picked if isinstance(picked, tuple) else (picked,), scalar=not isinstance(picked, tuple)))
+            return
+    if isinstance(imported, Constant):
+        importer.set(target, Constant(imported.array[tuple(selectors)]))
+        return
+    if isinstance(imported, CacheValue):
+        importer.set(target, CacheValue(_selected_shape(imported.shape, selectors)))
+        return
+    name, after = importer.value(source), []
+    axis = 0
+    for selector in selectors:
+        if selector is None:
+            after.append(1)
+            continue
+        name, size = _select(importer, op, name, axis, selector)
+        if not isinstance(selector, int):
+            after.append(size)
+        axis += 1
+    after += before[axis:]
+    importer.set(target, reshape_value(importer, name, tuple(after)))
+
+
+def _selected_shape(before: Shape, selectors: list[slice | int | None]) -> Shape:
+    """The shape after cutting whole axes away; a cache is never cut otherwise."""
+    remaining = iter(before)
+    after: list[Dim] = []
+    for selector in selectors:
+        if selector is None:
+            after.append(1)
+        elif isinstance(selector, int):
+            next(remaining)
+        else:
+            after.append(next(remaining))
+    return (*after, *remaining)
+
+
+def _select(importer: Importer, op: tf.Operation, name: str, axis: int, selector: slice | int) -> tuple[str, Dim]:
+    """Apply one axis's selector, keeping the axis; returns the value and the axis's new size."""
+    size = importer.graph.type_of(name).shape[axis]
+    if isinstance(selector, slice) and selector in (slice(None), slice(None, None, 1), slice(0, None, 1)):
+        return name, size
+    if not isinstance(size, int):
+        raise importer.refuse(op, f"it cuts axis {axis}, whose size `{size}` is not fixed")
+    if isinstance(selector, int):
+        start = selector % size
+        stop = start + 1
+    else:
+        start, stop, step = selector.indices(size)
+        if step != 1:
+            raise importer.refuse(op, f"a step of {step}")
+    if (start, stop) == (0, size):
+        return name, size
+    return importer.node("slice", [name], axis=axis, start=start, stop=stop), stop - start
+
+
+@imports("Slice")
+def slice_(importer: Importer, op: tf.Operation) -> None:
+    begin, sizes = importer.needed_sizes(op, 1), importer.needed_sizes(op, 2)
+    imported, before = importer.get(op.inputs[0]), importer.shape(op.inputs[0])
+    if isinstance(imported, Sizes):
+        stop = len(imported.dims) if sizes[0] == ALL_THE_REST else int(begin[0]) + int(sizes[0])
+        importer.set(op.outputs[0], Sizes(imported.dims[int(begin[0]) : stop], scalar=False))
+        return
+    name = importer.value(op.inputs[0])
+    for axis, (start, size) in enumerate(zip(begin, sizes, strict=True)):
+        if start == 0 and size in (ALL_THE_REST, before[axis]):
+            continue
+        if not all(isinstance(dim, int) for dim in (start, size, before[axis])):
+            raise importer.refuse(op, f"it cuts axis {axis} of {before} at named sizes")
+        stop = int(before[axis]) if size == ALL_THE_REST else int(start) + int(size)
+        name = importer.node("slice", [name], axis=axis, start=int(start), stop=stop)
+    importer.set(op.outputs[0], name)
+
+
+@imports("GatherV2")
+def gather(importer: Importer, op: tf.Operation) -> None:
+    source, indices = op.inputs[0], op.inputs[1]
+    axis = int(importer.needed_constant(op, 2))
+    if op.get_attr("batch_dims"):
+        raise importer.refuse(op, "batched gather")
+    imported = importer.get(source)
+    if isinstance(imported, Sizes):
+        chosen = importer.needed_constant(op, 1)
+        importer.set(op.outputs[0], Sizes(tuple(imported.dims[int(i)] for i in chosen.reshape(-1)), scalar=chosen.ndim == 0))
+    elif isinstance(imported, WeightValue) and axis == 0 and len(imported.weight.shape) == 2:
+        importer.set(op.outputs[0], importer.node("embedding", [importer.value(source), importer.value(indices)]))
+    else:
+        axis %= len(importer.shape(source))
+        importer.set(op.outputs[0], importer.node("gather", [importer.value(source), importer.value(indices)], axis=axis))

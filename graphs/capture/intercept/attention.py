@@ -1,0 +1,108 @@
+"""`_compute_attention` of every class that defines one -> attention.
+
+The method's parameters are found by position (query, key, value) and by name (`...mask...`); what it does is found by probing.
+Where the probe finds no formula, or the query has another layout, the stock ops stay as they are.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from kexport.graphs.capture.emit_attention import mark_attention
+from kexport.graphs.capture.intercept import interceptor
+from kexport.graphs.capture.layers import subclasses
+from kexport.graphs.capture.patching import Patches
+from kexport.graphs.capture.probe_attention import KEYS, AttentionCall, UnidentifiedAttention, probe_attention
+from kexport.graphs.capture.trace import Trace, is_symbolic
+
+RANK = 4
+MASK_RANK_WITH_HEADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The names of the stock method's parameters."""
+
+    signature: inspect.Signature
+    query: str
+    key: str
+    value: str
+    mask: str | None
+
+    @classmethod
+    def of(cls, method: Callable[..., Any]) -> Parameters:
+        """Read off a method whose first parameter is self."""
+        signature = inspect.signature(method)
+        names = list(signature.parameters)[1:]
+        mask = next((name for name in names if "mask" in name and "causal" not in name), None)
+        return cls(signature, names[0], names[1], names[2], mask)
+
+
+def _eager_call(stock: Callable[..., Any], layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters) -> AttentionCall:
+    query, key, value = bound[names.query], bound[names.key], bound[names.value]
+    mask = bound.get(names.mask) if names.mask else None
+    dtype = query.dtype
+
+    def run(q: Any, k: Any, v: Any) -> Any:
+        arguments = dict(bound)
+        for name, array in ((names.query, q), (names.key, k), (names.value, v)):
+            arguments[name] = tf.constant(array, dtype)
+        if mask is not None:
+            heads_axis = [1] if len(mask.shape) == MASK_RANK_WITH_HEADS else []
+            arguments[str(names.mask)] = tf.ones([q.shape[0], *heads_axis, 1, KEYS], mask.dtype)
+        for name, argument in arguments.items():
+            if is_symbolic(argument):  # the call's position: the query is the last probe key
+                arguments[name] = tf.constant(KEYS - 1, argument.dtype)
+        result = stock(layer, **arguments)
+        return np.asarray(tf.cast(result[0] if isinstance(result, tuple) else result, tf.float64))
+
+    return AttentionCall(layer, run, int(query.shape[2]), int(key.shape[2]), int(query.shape[3]), int(value.shape[3]), dtype.name)
+
+
+def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
+    names = Parameters.of(stock)
+
+    def compute_attention(self: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        bound = names.signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(bound.arguments)
+        arguments.pop("self")
+        query = arguments[names.query]
+        supported = is_symbolic(query) and len(query.shape) == RANK and query.shape[2] is not None and not kwargs.get("return_attention_scores")
+        if trace.inside_marker or not supported:
+            return stock(self, *args, **kwargs)
+        try:
+            facts = probe_attention(_eager_call(stock, self, arguments, names))
+        except UnidentifiedAttention as why:
+            trace.notes.append(f"{self.path}: attention kept as plain ops: {why}")
+            return stock(self, *args, **kwargs)
+        mask = arguments.get(names.mask) if names.mask else None
+        returns_tuple = []
+
+        def body(q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, *masks: tf.Tensor) -> Any:
+            inner = {**arguments, names.query: q, names.key: k, names.value: v}
+            if masks:
+                inner[str(names.mask)] = masks[0]
+            result = stock(self, **inner)
+            returns_tuple.append(isinstance(result, tuple))
+            return result[0] if returns_tuple[-1] else result
+
+        result = mark_attention(trace, body, query, arguments[names.key], arguments[names.value], mask, facts, layer=self.path)
+        return (result, None) if returns_tuple[-1] else result
+
+    return compute_attention
+
+
+@interceptor("attention")
+def install(trace: Trace, patches: Patches) -> None:
+    for cls in subclasses(keras.layers.Layer):
+        known = cls.__module__.startswith("keras_hub") or cls is keras.layers.MultiHeadAttention
+        user = not cls.__module__.startswith("keras.")
+        if (known or user) and "_compute_attention" in cls.__dict__:
+            patches.replace(cls, "_compute_attention", _wrap(trace, cls.__dict__["_compute_attention"]))

@@ -1,0 +1,140 @@
+"""Mask tensors become attributes where they follow a rule exactly.
+
+A mask is cut out of the graph, run on probe sizes and compared:
+
+    1  everything visible                            ->  no mask
+    2  key <= position [, position - key < window]   ->  causal [, window]
+    3  the padding input, for every query            ->  key_mask
+
+Running a mask needs no layer: shapes are named dims, so a mask computes from sizes, the call's start and the padding input only.
+The window is measured over a million keys, so that large windows are found, and each rule is compared on several chunk sizes.
+
+Kept as a tensor: masks that depend on weights or token ids, and those that follow none of the rules (noted as refusals).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE, TOTAL
+from kexport.graphs.interpreter import run
+from kexport.graphs.ir import ABSENT, Graph, Node
+from kexport.graphs.ops.attention import INPUTS, KEY_MASK, MASK, POSITIONS
+from kexport.graphs.passes.base import Pass, Result
+from kexport.graphs.passes.subgraph import ancestors, cut_out
+from numpy.typing import NDArray
+
+START_INDEX = "start_index"
+POSITIONS_INPUT = "positions"
+SIZE_INPUTS = frozenset({START_INDEX, POSITIONS_INPUT})
+FAR = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One set of sizes: rows, tokens of the call, where it starts, cache size, encoder length."""
+
+    batch: int
+    sequence: int
+    start: int
+    total: int
+    encoder: int = 7
+
+    def dims(self) -> dict[str, int]:
+        """The named dims."""
+        return {BATCH: self.batch, SEQUENCE: self.sequence, TOTAL: self.total, ENCODER_SEQUENCE: self.encoder}
+
+    def feed(self, name: str, shape: tuple[Any, ...], dtype: str) -> NDArray[Any]:
+        """Probe numbers for a graph input: where the call starts, the positions, or a random padding mask that starts visible."""
+        if name == START_INDEX:
+            return np.asarray(self.start, np.int32)
+        if name == POSITIONS_INPUT:
+            return np.tile(self.start + np.arange(self.sequence, dtype=np.int32), (self.batch, 1))
+        sizes = tuple(self.dims().get(dim, dim) if isinstance(dim, str) else dim for dim in shape)
+        padding = np.random.default_rng(0).random(sizes) < 0.5  # noqa: PLR2004  half of the keys hidden
+        padding[..., 0] = True
+        return padding.astype(bool if dtype == "bool" else dtype)
+
+
+CHUNKS = (Probe(2, 3, 6, 12), Probe(2, 1, 0, 9), Probe(2, 5, 0, 5))
+FAR_PROBE = Probe(1, 1, FAR - 2, FAR)
+
+
+def run_part(part: Graph, probe: Probe) -> dict[str, NDArray[Any]]:
+    """Run a cut-out graph on a probe's sizes and numbers."""
+    feeds = {name: probe.feed(name, type_.shape, type_.dtype) for name, type_ in part.inputs.items()}
+    return run(part, feeds, **{name: size for name, size in probe.dims().items()})
+
+
+class ClassifyMasks(Pass):
+    """See the module."""
+
+    def run(self, graph: Graph, result: Result) -> None:
+        rules: dict[str, dict[str, Any] | None] = {}
+        for node in graph.of_op("attention"):
+            mask = node.input(MASK)
+            if not mask:
+                continue
+            if mask not in rules:
+                rules[mask] = self._rule(graph, node, mask)
+            rule = rules[mask]
+            if rule is None:
+                result.refusals.append(f"{node.layer}: its mask follows no known rule, kept as a tensor")
+                continue
+            self._apply(node, rule)
+            result.changes += 1
+
+    def _rule(self, graph: Graph, node: Node, mask: str) -> dict[str, Any] | None:
+        nodes, leaves = ancestors(graph, [mask])
+        paddings = [name for name in leaves if name in graph.inputs and name not in SIZE_INPUTS]
+        if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "linear", "embedding") for n in nodes):
+            return None
+        if any(not name.endswith("padding_mask") for name in paddings):
+            return None
+        part = cut_out(graph, [mask])
+        seen = {probe: run_part(part, probe)[mask] for probe in CHUNKS}
+        if all(visible.all() for visible in seen.values()):
+            return {}
+        if paddings:
+            return self._padding_rule(paddings, graph, seen)
+        return self._causal_rule(node, part, mask, seen)
+
+    def _padding_rule(self, paddings: list[str], graph: Graph, seen: dict[Probe, NDArray[Any]]) -> dict[str, Any] | None:
+        if len(paddings) != 1:
+            return None
+        (name,) = paddings
+        type_ = graph.inputs[name]
+        same = all(
+            np.array_equal(np.broadcast_to(visible, visible.shape), np.broadcast_to(probe.feed(name, type_.shape, type_.dtype).astype(bool)[:, None, None, :], visible.shape))
+            for probe, visible in seen.items()
+        )
+        return {"key_mask": name} if same else None
+
+    def _causal_rule(self, node: Node, part: Graph, mask: str, seen: dict[Probe, NDArray[Any]]) -> dict[str, Any] | None:
+        if not node.input(POSITIONS):
+            return None
+        far = run_part(part, FAR_PROBE)[mask]
+        keys = int(far.sum())
+        window = None if keys == FAR_PROBE.start + 1 else keys
+        for probe, visible in {**seen, FAR_PROBE: far}.items():
+            position = probe.start + np.arange(probe.sequence)[:, None]
+            key = np.arange(probe.total)
+            expected = (key <= position) if window is None else (key <= position) & (position - key < window)
+            if not np.array_equal(visible, np.broadcast_to(expected, visible.shape)):
+                return None
+        return {"causal": True, "window": window}
+
+    def _apply(self, node: Node, rule: dict[str, Any]) -> None:
+        inputs = list(node.inputs) + [ABSENT] * (len(INPUTS) - len(node.inputs))
+        inputs[MASK] = ABSENT
+        if "key_mask" in rule:
+            inputs[KEY_MASK] = rule["key_mask"]
+        if rule.get("causal"):
+            node.attrs["causal"] = True
+            windows = [int(w) for w in (rule["window"], node.attrs.get("window")) if w]  # type: ignore[arg-type]
+            node.attrs["window"] = min(windows, default=None)
+        while inputs and not inputs[-1]:
+            inputs.pop()
+        node.inputs = tuple(inputs)
