@@ -55,4 +55,6 @@ def _import_or_explain(name: str) -> None:
         importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or name).split(".")[0]
-        raise UnsupportedError("KX402", f"converting needs the package `{missing}`, which cannot be imported", hint=_INSTALL_HINT, detail=str(error)) from error
+        raise UnsupportedError(
+            "KX402", f"converting needs the package `{missing}`, which cannot be imported", hint=_INSTALL_HINT, detail=str(error)
+        ) from error

@@ -15,7 +15,11 @@ FILE = "tokenizer.json"
 def render_byte_pair(tokenizer: Any) -> list[Rendering]:
     """The `tokenizers` object inside the Keras tokenizer, its added tokens sorted by id (KerasHub keeps them in a set)."""
     if not hasattr(tokenizer, "_maybe_initialized_tokenizers"):
-        raise UnsupportedError("KX440", "this keras-hub keeps no `tokenizers` object in its byte-pair tokenizers", hint="install keras-hub>=0.29, or " + NO_TOKENIZER_HINT)
+        raise UnsupportedError(
+            "KX440",
+            "this keras-hub keeps no `tokenizers` object in its byte-pair tokenizers",
+            hint="install keras-hub>=0.29, or " + NO_TOKENIZER_HINT,
+        )
     tokenizer._maybe_initialized_tokenizers()
     document = json.loads(tokenizer._tokenizer.to_str())
     document["added_tokens"].sort(key=lambda token: token["id"])

@@ -102,7 +102,10 @@ def _write_vendor_files(tokenizer: Any, directory: Path, rendering: Rendering, s
     """What vendors' runtimes read beside the tokenizer file; none where they cannot read the file itself."""
     if not rendering.vendor_class:
         return
-    reserved = {*(int(identifier) for identifier in tokenizer.special_token_ids), special.get("unk")}  # a pad id that is an ordinary token stays ordinary
+    reserved = {
+        *(int(identifier) for identifier in tokenizer.special_token_ids),
+        special.get("unk"),
+    }  # a pad id that is an ordinary token stays ordinary
     names = {f"{name}_token": str(tokenizer.id_to_token(identifier)) for name, identifier in special.items() if identifier in reserved}
     config = {
         "tokenizer_class": rendering.vendor_class,

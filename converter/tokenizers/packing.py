@@ -56,7 +56,9 @@ def prove_packing(preprocessor: Any, packers: Mapping[str, Packer]) -> None:
                 ids = [int(token) for token in preprocessor.tokenizer.tokenize([text])[0]]
                 if pack(ids, packer, length) != ([int(token) for token in row], [bool(kept) for kept in mask]):
                     raise UnsupportedError(
-                        "KX442", f"`{type(preprocessor).__name__}` packs the {role} text {text!r} at length {length} in a way kexport does not know", hint=NO_TOKENIZER_HINT
+                        "KX442",
+                        f"`{type(preprocessor).__name__}` packs the {role} text {text!r} at length {length} in a way kexport does not know",
+                        hint=NO_TOKENIZER_HINT,
                     )
 
 
@@ -72,7 +74,9 @@ def _original_rows(preprocessor: Any, packers: Mapping[str, Packer], texts: list
 def _packer(preprocessor: Any, packer: Any, *, with_end: bool) -> Packer:
     if type(packer).__name__ != "StartEndPacker":
         found = "no packer" if packer is None else f"a `{type(packer).__name__}`"
-        raise UnsupportedError("KX443", f"`{type(preprocessor).__name__}` packs its text with {found}, not with a StartEndPacker", hint=NO_TOKENIZER_HINT)
+        raise UnsupportedError(
+            "KX443", f"`{type(preprocessor).__name__}` packs its text with {found}, not with a StartEndPacker", hint=NO_TOKENIZER_HINT
+        )
     return Packer(
         start=_ids(packer.start_value),
         end=_ids(packer.end_value) if with_end else (),

@@ -64,7 +64,20 @@ HARD = (
 _POOL = (
     list("abcdefghijklmnopqrstuvwxyzABCDE0123456789     \n\n\t\r.,;:!?'\"-_()[]{}<>/\\|@#$%^&*+=~`")
     + list("\u00e4\u00df\u00f1\u00e9\u0301\u0308\u4e2d\u6587\u65e5\u672c\u043a\u0438\u0430\u03b1\u0414\u0639\u05e9\u0939\u093f\u0e01\uac00")
-    + ["\u00a0", "\u2009", "\u200b", "\u200d", "\u3000", "\u2581", "\x00", "\x7f", "\ufe0f", "\U0001f44d", "\U0001f3fd", "\U0001f468\u200d\U0001f469"]
+    + [
+        "\u00a0",
+        "\u2009",
+        "\u200b",
+        "\u200d",
+        "\u3000",
+        "\u2581",
+        "\x00",
+        "\x7f",
+        "\ufe0f",
+        "\U0001f44d",
+        "\U0001f3fd",
+        "\U0001f468\u200d\U0001f469",
+    ]
     + ["the", " the", " of", "ing", "'s", "'ll", "  ", "    ", "\n\n", "<s>", "</s>", "<0x41>", "<unk>"]
 )
 
@@ -87,7 +100,9 @@ def proof_strings(special_tokens: Sequence[str], pieces: Sequence[str]) -> list[
 
 def _special_token_strings(tokens: Iterable[str]) -> list[str]:
     forms = ("{0}", "a{0}b", " {0} ", "{0}{0}", "x {0}\n", "{0} y")
-    return [form.format(token) for token in tokens for form in forms] + [token[:-1] for token in tokens] + [token.upper() for token in tokens]
+    return (
+        [form.format(token) for token in tokens for form in forms] + [token[:-1] for token in tokens] + [token.upper() for token in tokens]
+    )
 
 
 def _surrogate_strings() -> list[str]:

@@ -43,7 +43,9 @@ def _read_sentence_piece(path: Path, rendering: Rendering) -> WrittenTokenizer:
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    return WrittenTokenizer(encode=lambda texts: [list(row) for row in processor.Encode(list(texts))], decode=lambda ids: str(processor.Decode(list(ids))))
+    return WrittenTokenizer(
+        encode=lambda texts: [list(row) for row in processor.Encode(list(texts))], decode=lambda ids: str(processor.Decode(list(ids)))
+    )
 
 
 _READERS: dict[str, Callable[[Path, Rendering], WrittenTokenizer]] = {"tokenizers": _read_tokenizers, "sentencepiece": _read_sentence_piece}

@@ -62,4 +62,6 @@ def _refuse_fixed_length(tokenizer: Any) -> None:
             hint="set sequence_length on the preprocessor instead, or " + NO_TOKENIZER_HINT,
         )
     if "int" not in str(tokenizer.compute_dtype):
-        raise UnsupportedError("KX440", f"`{type(tokenizer).__name__}` gives {tokenizer.compute_dtype}, not token ids", hint=NO_TOKENIZER_HINT)
+        raise UnsupportedError(
+            "KX440", f"`{type(tokenizer).__name__}` gives {tokenizer.compute_dtype}, not token ids", hint=NO_TOKENIZER_HINT
+        )

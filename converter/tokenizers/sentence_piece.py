@@ -28,13 +28,17 @@ def render_sentence_piece(tokenizer: Any) -> list[Rendering]:
     """`tokenizer.json` where the model is BPE and can be said in that format, then the model file itself."""
     if tokenizer.add_bos or tokenizer.add_eos:
         raise UnsupportedError(
-            "KX440", f"`{type(tokenizer).__name__}` adds start or end ids by itself (add_bos, add_eos)", hint="let the preprocessor add them, or " + NO_TOKENIZER_HINT
+            "KX440",
+            f"`{type(tokenizer).__name__}` adds start or end ids by itself (add_bos, add_eos)",
+            hint="let the preprocessor add them, or " + NO_TOKENIZER_HINT,
         )
     model = parse_model(tokenizer.proto)
     renderings = [Rendering(kind="sentencepiece", file=MODEL_FILE, content=tokenizer.proto)]
     if model.trainer_spec.model_type == _BPE and not _beyond_the_file(model):
         content = json.dumps(_document(model), ensure_ascii=False, indent=1).encode()
-        preferred = Rendering(kind="tokenizers", file=FILE, content=content, piece_decoder=piece_decoder(model), vendor_class="PreTrainedTokenizerFast")
+        preferred = Rendering(
+            kind="tokenizers", file=FILE, content=content, piece_decoder=piece_decoder(model), vendor_class="PreTrainedTokenizerFast"
+        )
         renderings.insert(0, preferred)
     return renderings
 
@@ -48,7 +52,9 @@ def parse_model(proto: bytes) -> Any:
     try:
         model.ParseFromString(proto)
     except DecodeError as error:
-        raise InvalidInputError("KX431", "the SentencePiece vocabulary is not a SentencePiece model", hint="fetch or save the preset again", detail=str(error)) from error
+        raise InvalidInputError(
+            "KX431", "the SentencePiece vocabulary is not a SentencePiece model", hint="fetch or save the preset again", detail=str(error)
+        ) from error
     return model
 
 
@@ -111,15 +117,30 @@ def _document(model: Any) -> dict[str, Any]:
 
 def _added_tokens(model: Any) -> list[dict[str, Any]]:
     """User-defined symbols, matched on the escaped text as SentencePiece does; one with a literal space never matches and stays out."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": not model.normalizer_spec.add_dummy_prefix, "special": False}
-    return [{"id": index, "content": piece.piece, **flags} for index, piece in enumerate(model.pieces) if piece.type == _USER_DEFINED and " " not in piece.piece]
+    flags = {
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": not model.normalizer_spec.add_dummy_prefix,
+        "special": False,
+    }
+    return [
+        {"id": index, "content": piece.piece, **flags}
+        for index, piece in enumerate(model.pieces)
+        if piece.type == _USER_DEFINED and " " not in piece.piece
+    ]
 
 
 def _merges(model: Any) -> list[list[str]]:
     """Every way to join two pieces into a third, the best score first; ties by the ids of the two."""
     score = {piece.piece: piece.score for piece in model.pieces if piece.type == _NORMAL}
     identifier = {piece.piece: index for index, piece in enumerate(model.pieces)}
-    joins = [(-score[whole], identifier[left], identifier[right], left, right) for whole in score for left, right in _splits(whole) if left in score and right in score]
+    joins = [
+        (-score[whole], identifier[left], identifier[right], left, right)
+        for whole in score
+        for left, right in _splits(whole)
+        if left in score and right in score
+    ]
     return [[left, right] for *_, left, right in sorted(joins)]
 
 

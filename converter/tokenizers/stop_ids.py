@@ -35,7 +35,9 @@ def resolve_stop_token_ids(task: Any) -> tuple[int, ...] | None:
         return None if asked.stop_token_ids is None else tuple(int(token) for token in asked.stop_token_ids)
     finally:
         task.generate_function = found
-    raise UnsupportedError("KX444", f"`{type(task).__name__}.generate()` does not use its generate function", hint="pass --stop-token-ids when generating")
+    raise UnsupportedError(
+        "KX444", f"`{type(task).__name__}.generate()` does not use its generate function", hint="pass --stop-token-ids when generating"
+    )
 
 
 def _report(inputs: Any, stop_token_ids: Any = None, **_: Any) -> Any:
