@@ -7,6 +7,7 @@ from kexport.graphs.passes.decide_conditions import DecideConditions
 from kexport.graphs.passes.drop_shared_permutation import DropSharedPermutation
 from kexport.graphs.passes.fold_constants import FoldConstants
 from kexport.graphs.passes.last_position import LastPositionLogits
+from kexport.graphs.passes.masks_from_positions import MasksFromPositions
 from kexport.graphs.passes.merge_equal import MergeEqualNodes
 from kexport.graphs.passes.pack_qkv import PackQueryKeyValue
 from kexport.graphs.passes.recognise_linear import RecogniseLinear
@@ -20,6 +21,7 @@ def clean() -> list[Pass]:
         MergeEqualNodes(),
         ClassifyMasks(),
         DecideConditions(),
+        MasksFromPositions(),
         DropSharedPermutation(),
         RemoveDeadCode(),
         SimplifyLayout(),
@@ -36,7 +38,7 @@ def optimise() -> list[Pass]:
 
 
 __all__ = [
-    "ClassifyMasks", "DecideConditions", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MergeEqualNodes",
+    "ClassifyMasks", "DecideConditions", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
     "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "clean", "optimise",
     "refresh_types", "run_passes",
 ]  # fmt: skip

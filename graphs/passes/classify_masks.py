@@ -59,13 +59,43 @@ class Probe:
 
 
 CHUNKS = (Probe(2, 3, 6, 12), Probe(2, 1, 0, 9), Probe(2, 5, 0, 5))
-FAR_PROBE = Probe(1, 1, FAR - 2, FAR)
+FAR_IF_SQUARE = 1 << 12
 
 
 def run_part(part: Graph, probe: Probe) -> dict[str, NDArray[Any]]:
     """Run a cut-out graph on a probe's sizes and numbers."""
     feeds = {name: probe.feed(name, type_.shape, type_.dtype) for name, type_ in part.inputs.items()}
     return run(part, feeds, **{name: size for name, size in probe.dims().items()})
+
+
+def far_probe(part: Graph) -> Probe | None:
+    """One token far into a long cache. A mask that is built as a square [total, total] is probed over fewer keys.
+
+    None where that would be too few: the square holds a constant, a window perhaps, beyond what is probed.
+    """
+    square = any(type_.shape.count(TOTAL) > 1 for type_ in (part.types[output] for node in part.nodes for output in node.outputs))
+    if not square:
+        return Probe(1, 1, FAR - 2, FAR)
+    read = {name for node in part.nodes for name in node.inputs}
+    numbers = [array for name, array in part.constants.items() if name in read and array.dtype.kind == "i" and array.size]
+    beyond = any(int(array.max()) + 2 >= FAR_IF_SQUARE for array in numbers)
+    return None if beyond else Probe(1, 1, FAR_IF_SQUARE - 2, FAR_IF_SQUARE)
+
+
+def causal_rule(part: Graph, value: str) -> dict[str, Any] | None:
+    """{"causal": True, "window": visible keys or None} where `value` [..., sequence, total] follows that rule exactly, else None."""
+    far = far_probe(part)
+    if far is None:
+        return None
+    keys = int(np.asarray(run_part(part, far)[value]).astype(bool).sum())
+    window = None if keys == far.start + 1 else keys
+    for probe in (*CHUNKS, far):
+        seen = np.asarray(run_part(part, probe)[value])
+        position, key = probe.start + np.arange(probe.sequence)[:, None], np.arange(probe.total)
+        expected = (key <= position) if window is None else (key <= position) & (position - key < window)
+        if not np.array_equal(seen, np.broadcast_to(expected, seen.shape).astype(seen.dtype)):
+            return None
+    return {"causal": True, "window": window}
 
 
 class ClassifyMasks(Pass):
@@ -99,7 +129,7 @@ class ClassifyMasks(Pass):
             return {}
         if paddings:
             return self._padding_rule(paddings, graph, seen)
-        return self._causal_rule(node, part, mask, seen)
+        return causal_rule(part, mask) if node.input(POSITIONS) else None
 
     def _padding_rule(self, paddings: list[str], graph: Graph, seen: dict[Probe, NDArray[Any]]) -> dict[str, Any] | None:
         if len(paddings) != 1:
@@ -111,20 +141,6 @@ class ClassifyMasks(Pass):
             for probe, visible in seen.items()
         )
         return {"key_mask": name} if same else None
-
-    def _causal_rule(self, node: Node, part: Graph, mask: str, seen: dict[Probe, NDArray[Any]]) -> dict[str, Any] | None:
-        if not node.input(POSITIONS):
-            return None
-        far = run_part(part, FAR_PROBE)[mask]
-        keys = int(far.sum())
-        window = None if keys == FAR_PROBE.start + 1 else keys
-        for probe, visible in {**seen, FAR_PROBE: far}.items():
-            position = probe.start + np.arange(probe.sequence)[:, None]
-            key = np.arange(probe.total)
-            expected = (key <= position) if window is None else (key <= position) & (position - key < window)
-            if not np.array_equal(visible, np.broadcast_to(expected, visible.shape)):
-                return None
-        return {"causal": True, "window": window}
 
     def _apply(self, node: Node, rule: dict[str, Any]) -> None:
         inputs = list(node.inputs) + [ABSENT] * (len(INPUTS) - len(node.inputs))

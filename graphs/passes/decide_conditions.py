@@ -26,8 +26,7 @@ class DecideConditions(Pass):
             outcomes = [run_part(part, probe)[condition] for probe in CHUNKS]
             keep = chosen if all(o.all() for o in outcomes) else other if not any(o.any() for o in outcomes) else None
             if keep is None or graph.type_of(keep) != graph.type_of(node.output):
-                result.refusals.append(f"{node.layer or node.output}: the condition differs between sizes")
-                continue
+                continue  # a mask: it hides some keys and shows others
             graph.replace_uses(node.output, keep)
             graph.nodes.remove(node)
             result.changes += 1

@@ -106,3 +106,9 @@ def cast(importer: Importer, op: tf.Operation) -> None:
         importer.values[target.name] = GraphValue(imported.name)
     else:
         importer.set(target, importer.node("cast", [imported.name], dtype=dtype))
+
+
+@imports("Reciprocal")
+def reciprocal(importer: Importer, op: tf.Operation) -> None:
+    one = importer.graph.add_constant(np.ones((), graph_dtype(op.outputs[0].dtype)))
+    importer.set(op.outputs[0], importer.node("div", [one, importer.value(op.inputs[0])]))

@@ -1,6 +1,6 @@
 """A traced TensorFlow function -> a Graph.
 
-Every TensorFlow op type has one rule (`@imports("AddV2")`) in this folder; a marker becomes its intrinsic. Five kinds of imported
+Every TensorFlow op type has one rule (`@imports("AddV2")`) in this folder; a marker becomes its intrinsic. Six kinds of imported
 values are kept apart, so that shape arithmetic disappears and weights stay references:
 
     GraphValue     computed by nodes of the graph
@@ -8,6 +8,7 @@ values are kept apart, so that shape arithmetic disappears and weights stay refe
     Constant       known numbers
     WeightValue    a parameter under layout transforms
     CacheValue     a view of a cache, as it stood before the call
+    ComputedShape  a shape with entries that are not dims
 """
 
 from __future__ import annotations
@@ -57,7 +58,14 @@ class CacheValue:
     shape: Shape
 
 
-Imported = GraphValue | Sizes | Constant | WeightValue | CacheValue
+@dataclass(frozen=True, slots=True)
+class ComputedShape:
+    """A small integer vector packed from scalars of which some are computed; only slicing looks into it."""
+
+    length: int
+
+
+Imported = GraphValue | Sizes | Constant | WeightValue | CacheValue | ComputedShape
 Rule = Callable[["Importer", tf.Operation], None]
 RULES: dict[str, Rule] = {}
 FLOAT_DTYPES = frozenset({"float16", "bfloat16", "float32", "float64"})
@@ -147,6 +155,10 @@ class Importer:
             raise self.refuse(op, f"its input {index} is not constant")
         return array
 
+    def is_computed_shape(self, tensor: tf.Tensor) -> bool:
+        """Whether `tensor` is a shape with entries that are not dims."""
+        return isinstance(self.get(tensor), ComputedShape)
+
     def weight(self, tensor: tf.Tensor) -> Weight | None:
         """The weight expression of a parameter tensor, None for anything else."""
         imported = self.get(tensor)
@@ -161,6 +173,8 @@ class Importer:
             return self.graph.add_weight(imported.weight.cast(COMPUTE_DTYPE) if imported.weight.dtype in FLOAT_DTYPES else imported.weight)
         if isinstance(imported, CacheValue):
             return self._cache_value(tensor)
+        if isinstance(imported, ComputedShape):
+            raise self.refuse(tensor.op, "a shape with computed entries is used as a value")
         if isinstance(imported, Constant):
             array = imported.array
             wanted = graph_dtype(tensor.dtype)
@@ -194,6 +208,8 @@ class Importer:
             return imported.weight.shape
         if isinstance(imported, CacheValue):
             return imported.shape
+        if isinstance(imported, ComputedShape):
+            return (imported.length,)
         if isinstance(imported, Constant):
             return imported.array.shape
         return () if imported.scalar else (len(imported.dims),)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 from kexport.graphs.capture.importing.importer import CacheValue, Constant, Importer, Sizes, WeightValue, imports
-from kexport.graphs.capture.importing.layout import reshape_value
+from kexport.graphs.capture.importing.layout import packed_parts, reshape_value
 from kexport.graphs.dims import Dim, Shape
 
 ALL_THE_REST = -1
@@ -101,8 +101,11 @@ def _select(importer: Importer, op: tf.Operation, name: str, axis: int, selector
 
 @imports("Slice")
 def slice_(importer: Importer, op: tf.Operation) -> None:
-    begin, sizes = importer.needed_sizes(op, 1), importer.needed_sizes(op, 2)
-    imported, before = importer.get(op.inputs[0]), importer.shape(op.inputs[0])
+    sizes, imported, before = importer.needed_sizes(op, 2), importer.get(op.inputs[0]), importer.shape(op.inputs[0])
+    if importer.is_computed_shape(op.inputs[1]):
+        importer.set(op.outputs[0], _slice_from(importer, op, sizes))
+        return
+    begin = importer.needed_sizes(op, 1)
     if isinstance(imported, Sizes):
         stop = len(imported.dims) if sizes[0] == ALL_THE_REST else int(begin[0]) + int(sizes[0])
         importer.set(op.outputs[0], Sizes(imported.dims[int(begin[0]) : stop], scalar=False))
@@ -116,6 +119,17 @@ def slice_(importer: Importer, op: tf.Operation) -> None:
         stop = int(before[axis]) if size == ALL_THE_REST else int(start) + int(size)
         name = importer.node("slice", [name], axis=axis, start=int(start), stop=stop)
     importer.set(op.outputs[0], name)
+
+
+def _slice_from(importer: Importer, op: tf.Operation, sizes: tuple[Dim, ...]) -> str:
+    """A slice whose start is computed by the graph (the call's start index): rows start, start + 1, ... are gathered."""
+    name = importer.value(op.inputs[0])
+    for axis, start in enumerate(packed_parts(op.inputs[1])):
+        if importer.sizes(start) == (0,) and sizes[axis] in (ALL_THE_REST, importer.graph.type_of(name).shape[axis]):
+            continue
+        rows = importer.node("add", [importer.node("range", [], size=sizes[axis]), importer.value(start)])
+        name = importer.node("gather", [name, rows], axis=axis)
+    return name
 
 
 @imports("GatherV2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-from kexport.graphs.capture.importing.importer import Constant, Importer, Sizes, WeightValue, graph_dtype, imports
+from kexport.graphs.capture.importing.importer import ComputedShape, Constant, Importer, Sizes, WeightValue, graph_dtype, imports
 from kexport.graphs.dims import Dim, Shape, broadcast, product, quotient
 
 INFERRED = -1
@@ -122,12 +122,22 @@ def _filled(importer: Importer, target: tf.Tensor, shape: Shape, number: str) ->
     importer.set(target, importer.node("broadcast_to", [number], shape=shape) if shape else number)
 
 
+def packed_parts(tensor: tf.Tensor) -> list[tf.Tensor]:
+    """The scalars a computed shape was packed from."""
+    while tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    return list(tensor.op.inputs)
+
+
 @imports("Pack")
 def pack(importer: Importer, op: tf.Operation) -> None:
     dims = [importer.sizes(tensor) for tensor in op.inputs]
     integers = not op.outputs[0].dtype.is_floating and op.outputs[0].shape.rank == 1
     if integers and all(part is not None for part in dims):
         importer.set(op.outputs[0], Sizes(tuple(part[0] for part in dims if part is not None), scalar=False))
+        return
+    if integers:
+        importer.set(op.outputs[0], ComputedShape(len(op.inputs)))
         return
     before = importer.shape(op.inputs[0])
     axis = op.get_attr("axis") % (len(before) + 1)

@@ -53,7 +53,7 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
         found = probe_rotary(self, int(inputs.shape[-1]))
         if found is None:
             trace.notes.append(f"{self.path}: cos and sin do not follow the rotary formula, kept as plain ops")
-            return stock(self, inputs, start_index=start_index)
+            return stock(self, inputs, positions=positions)
         frequencies, factor = found
         return trace.mark(
             "rope",
