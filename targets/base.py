@@ -1,0 +1,69 @@
+"""What a target is: a renderer of graphs into files, and the records it hands back for the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import WeightSource
+from kexport.runtime.contract.manifest import Cache, File, Fusion, Signature
+from numpy.typing import NDArray
+
+TensorHook = Callable[[str, NDArray[Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class EmitOptions:
+    """What a target is asked for.
+
+    `capacity`: the longest sequence (prompt and new tokens together) the artifact serves. `stored_dtype`: how matrices are stored;
+    compute is float32. `opset_only`: standard operators only. `on_tensor(name, array)`: called for every tensor written to a weight
+    file, in file order, while the array is alive anyway (NaN checks, digests, progress); it must not keep the array.
+    """
+
+    capacity: int
+    stored_dtype: str = "float32"
+    opset_only: bool = False
+    on_tensor: TensorHook | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes that vendors' runtimes ask for. Heads and sizes are those of the first layer; `uniform` says whether all layers agree."""
+
+    hidden_size: int
+    vocabulary_size: int
+    attention_heads: int
+    key_value_heads: int
+    stored_head_dim: int
+    layers: int
+    uniform: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """What was written, in the manifest's own records."""
+
+    signatures: tuple[Signature, ...]
+    cache: Cache
+    fusions: tuple[Fusion, ...]
+    ops: dict[str, int]
+    files: tuple[File, ...]
+    geometry: Geometry
+
+
+class Target(Protocol):
+    """One target. `emit` writes into an existing, empty directory that the caller publishes or throws away."""
+
+    name: str
+
+    def emit(self, graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+        """Render `graphs` (by signature name) and their weights into `directory`.
+
+        Raises:
+            UnsupportedError: the target cannot render an op, a dtype or an option.
+        """
+        ...

@@ -1,0 +1,117 @@
+"""Graphs -> ONNX files: decompose what has no lowering, pad odd heads, walk the nodes, assemble, write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import WeightSource
+from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import UnsupportedError, UsageError
+from kexport.runtime.contract.manifest import File, Fusion, Signature
+from kexport.targets.base import Emitted, EmitOptions
+from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
+from kexport.targets.onnx import records
+from kexport.targets.onnx.assemble import assemble
+from kexport.targets.onnx.builder import Builder
+from kexport.targets.onnx.interface import ALWAYS_THERE, SlotNames, declare_inputs, final_outputs
+from kexport.targets.onnx.lowering import LOWERINGS
+from kexport.targets.onnx.pad_heads import pad_heads
+from kexport.targets.onnx.write import write_model
+
+STORED_DTYPES = ("float32", "float16", "bfloat16")
+FILES = {names.ENCODE: "encoder_model.onnx", names.EXTEND: "decoder_model.onnx"}
+SINGLE_FILE = "model.onnx"
+
+
+
+class OnnxTarget:
+    """The ONNX target: see `kexport.targets.base.Target`."""
+
+    name = "onnx"
+
+    def emit(self, graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+        """Write `model.onnx`, or `encoder_model.onnx` and `decoder_model.onnx` where there is an `encode` graph, each with its `.data`.
+
+        Raises:
+            UnsupportedError: an op without lowering or decomposition, a dtype ONNX Runtime cannot compute with, or `opset_only`.
+            UsageError: a stored dtype that does not exist, or a capacity below 1.
+        """
+        return emit(graphs, weights, directory, options)
+
+
+def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+    """See `OnnxTarget.emit`."""
+    _check(graphs, options)
+    main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
+    slot_names = SlotNames(main.slots)
+    signatures: list[Signature] = []
+    fusions: list[Fusion] = []
+    files: list[File] = []
+    operators: Counter[str] = Counter()
+    stored = main.slots
+    for name, graph in graphs.items():
+        ready = pad_heads(_lowerable(graph))
+        if graph is main:
+            stored = ready.slots
+        model, builder = render(ready, weights, options, slot_names)
+        file = SINGLE_FILE if len(graphs) == 1 else FILES.get(name, f"{name}_model.onnx")
+        signatures.append(records.signature(name, file, model))
+        fusions += builder.fusions
+        operators.update(node.op_type for node in model.graph)
+        files += write_model(model, directory / file, options.on_tensor)
+    return Emitted(
+        signatures=tuple(signatures),
+        cache=records.cache(main, slot_names, stored, options.capacity),
+        fusions=tuple(fusions),
+        ops=dict(sorted(operators.items())),
+        files=tuple(files),
+        geometry=records.geometry(main, stored),
+    )
+
+
+def render(graph: Graph, weights: WeightSource, options: EmitOptions, slot_names: SlotNames | None = None) -> tuple[ir.Model, Builder]:
+    """The model of one graph, its weights still unread, and the builder that knows how it was made."""
+    slot_names = slot_names or SlotNames(graph.slots)
+    builder = Builder(graph, options)
+    declare_inputs(builder, slot_names)
+    for node in graph.nodes:
+        builder.scope(node)
+        LOWERINGS[node.op].lower(node, builder)
+    builder.scope_end()
+    outputs = final_outputs(builder, graph, slot_names)
+    keep = ALWAYS_THERE | {name for slot in graph.slots for name in slot_names.past(slot)}
+    return assemble(builder, outputs, weights, frozenset(keep)), builder
+
+
+def _lowerable(graph: Graph) -> Graph:
+    """`graph` with every op that has no lowering decomposed."""
+    if all(node.op in LOWERINGS for node in graph.nodes):
+        return graph
+    from kexport.graphs.passes.decompose import decompose
+
+    graph = graph.copy()
+    decompose(graph, keep=set(LOWERINGS))
+    for node in graph.nodes:
+        if node.op not in LOWERINGS:
+            place = f" in layer {node.layer}" if node.layer else ""
+            raise UnsupportedError("KX212", f"op `{node.op}`{place} has neither an ONNX lowering nor a decomposition")
+    return graph
+
+
+def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
+    if options.opset_only:
+        raise UnsupportedError("KX213", "ONNX without contrib operators is not built yet", hint="leave out --opset-only")
+    if options.stored_dtype not in STORED_DTYPES:
+        raise UnsupportedError(
+            "KX214", f"the ONNX target cannot store weights as `{options.stored_dtype}`", hint=f"--dtype takes {', '.join(STORED_DTYPES)}"
+        )
+    if options.capacity < 1 or not graphs:
+        raise UsageError("KX102", f"nothing to emit: {len(graphs)} graphs, capacity {options.capacity}", hint="give a --max-length of at least 1")
+    for graph in graphs.values():
+        for name, slot in graph.slots.items():
+            if slot.dtype != "float32":
+                raise UnsupportedError("KX215", f"cache slot `{name}` is {slot.dtype}; the ONNX target keeps caches in float32")
