@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from stories import tales
+from stories import sentences, tales
 from text_measures import Ids, distinct_share, pack_rows, top_two_gaps, unigram_loss
+from train_demo import TRAINING_STORIES
 
 if TYPE_CHECKING:
     import keras_hub
@@ -35,7 +36,7 @@ GRAM = 4
 SEED = 11
 PROMPTS = (
     "Once upon a time there lived",
-    "In Alderbrook there was once a poor weaver who",
+    "In Alderbrook there was once a poor weaver called",
     "One night the wind knocked at the door, and",
     "The fox looked at the moon.",
 )
@@ -67,7 +68,20 @@ def held_out(task: keras_hub.models.CausalLM) -> dict[str, float]:
     rows = pack_rows(stories, ROW_LENGTH, tokenizer.start_token_id, tokenizer.end_token_id)
     loss = mean_loss(task, rows)
     baseline = unigram_loss(rows[:, 1:])
-    return {"tokens": rows[:, 1:].size, "loss": loss, "unigram_loss": baseline, "loss_below_unigram": 1 - loss / baseline}
+    return {
+        "tokens": rows[:, 1:].size,
+        "loss": loss,
+        "unigram_loss": baseline,
+        "loss_below_unigram": 1 - loss / baseline,
+        "sentences_seen_in_training": sentences_seen(),
+    }
+
+
+def sentences_seen() -> float:
+    """Return the share of held-out sentences that the training had word for word: all held-out stories are new, most of their sentences are not."""
+    seen = {sentence for story in tales(TRAINING_STORIES) for sentence in sentences(story)}
+    held = [sentence for story in tales(HELD_OUT_STORIES, first=HELD_OUT_FIRST) for sentence in sentences(story)]
+    return sum(sentence in seen for sentence in held) / len(held)
 
 
 def mean_loss(task: keras_hub.models.CausalLM, rows: Ids) -> float:

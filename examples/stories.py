@@ -11,6 +11,7 @@ matters here: a text of evenly drawn words has no best next word, and a model tr
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ FEWEST_STOPS = 3
 FEWEST_SWAPS = 5
 MOST_SWAPS = 7
 DREAM_CHANCE = 0.4
+SENTENCE_END = re.compile(r"(?<=[.?!\"]) |\n")
 SIGHTS_A_STOP = 2
 
 
@@ -38,6 +40,11 @@ def tales(count: int, first: int = 0) -> Iterator[str]:
     """Yield the stories `first` to `first + count - 1`."""
     for number in range(first, first + count):
         yield tell(number)
+
+
+def sentences(story: str) -> list[str]:
+    """Return the sentences of a story, split after each end mark or closing quote that a space or a line break follows."""
+    return SENTENCE_END.split(story)
 
 
 @dataclass(frozen=True)
