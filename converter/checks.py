@@ -28,7 +28,8 @@ def check_finite(name: str, array: np.ndarray[Any, Any]) -> None:
     """
     if array.size == 0 or array.dtype.kind in "iub":
         return
-    extremes = np.asarray([array.min(), array.max()]).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        extremes = np.asarray([array.min(), array.max()]).astype(np.float64)
     if np.isfinite(extremes).all():
         return
     wrong = ~np.isfinite(array.astype(np.float32) if array.dtype.itemsize < np.dtype(np.float32).itemsize else array)

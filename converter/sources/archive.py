@@ -43,6 +43,7 @@ class ArchiveSource(Source):
         if keras.saving.get_registered_object(self.document.get("registered_name")) is None:
             raise unknown_class(CONFIG, str(self.document.get("registered_name")))
         document = _with_dtype(self.document, dtype)
+        document.pop("compile_config", None)  # keras_hub tasks cannot be compiled from it; Keras would only warn
         if not self.has_tokenizer:
             document["config"]["preprocessor"] = None
         with explained("KX419", f"Keras cannot build the model of {self.handle}", "save the model again"):

@@ -117,7 +117,7 @@ def open_source(source: Any, *, task: str | None = None, trust_source: bool = Fa
             return opened
     raise InvalidInputError(
         "KX403",
-        f"{source!r} is not a source",
+        f"`{source}` is neither a .keras file nor a directory nor anything else that can be converted",
         hint="a preset id, kaggle://..., hf://..., a preset directory, a .keras file, or a keras_hub model",
     )
 

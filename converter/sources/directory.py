@@ -28,7 +28,7 @@ _LIKENESS = 0.5
 @opens(order=20)
 def open_directory(source: Any, options: Options) -> Source | None:
     """A local directory with a config.json."""
-    if not isinstance(source, (str, os.PathLike)) or not Path(source).is_dir():
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or not Path(source).is_dir():
         return None
     return open_store(LocalStore(Path(source), options.trust_source), str(source), options)
 
@@ -52,6 +52,8 @@ def open_preset_id(source: Any, options: Options) -> Source | None:
     if not isinstance(source, (str, os.PathLike)):
         return None
     name = os.fspath(source)
+    if not name or Path(name).exists():
+        return None
     if os.sep in name or name.startswith(".") or Path(name).suffix:
         raise InvalidInputError(
             "KX404", f"there is no file or directory {name}", hint="check the path, or give a preset id, kaggle://... or hf://..."
@@ -79,6 +81,7 @@ def open_store(store: Store, handle: str, options: Options) -> Source:
     path = store.find(CONFIG)
     if path is None:
         raise InvalidInputError("KX410", f"{handle} has no {CONFIG}", hint="a preset directory is what save_to_preset() writes")
+    store.check()
     config = read_document(path, CONFIG)
     for key, opener in _FORMATS.items():
         if key in config:

@@ -28,11 +28,21 @@ def read_document(path: Path, name: str | None = None) -> dict[str, Any]:
         InvalidInputError: KX411, the file is not a JSON object.
     """
     name = name or path.name
-    if path.stat().st_size > LARGEST_DOCUMENT:
+    return parse_document(read_bytes(path, name), name)
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """The whole of a small file. Raises InvalidInputError KX411 if it is not small or cannot be read."""
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= LARGEST_DOCUMENT else b""
+    except OSError as error:
+        raise InvalidInputError("KX411", f"{name} cannot be read: {error.strerror}", hint="check the file's permissions") from error
+    if size > LARGEST_DOCUMENT:
         raise InvalidInputError(
             "KX411", f"{name} is larger than {LARGEST_DOCUMENT >> 20} MiB: not a config", hint="is the path the right one?"
         )
-    return parse_document(path.read_bytes(), name)
+    return content
 
 
 def parse_document(content: bytes, name: str) -> dict[str, Any]:

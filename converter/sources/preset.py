@@ -22,10 +22,9 @@ from kexport.converter.sources.base import (
     keras_hub_class,
     task_of_class,
 )
-from kexport.converter.sources.documents import check_agreement, check_safe, check_serialized, parse_document, read_document
+from kexport.converter.sources.documents import check_agreement, check_safe, check_serialized, parse_document, read_bytes, read_document
 from kexport.converter.sources.stores import Store
 from kexport.converter.sources.weight_files import WeightFiles, read_weight_files, shard_names
-from kexport.converter.tokenizers.sentence_piece import parse_model
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 
@@ -248,7 +247,7 @@ def _highest_byte_pair_id(store: Store, folder: str, path: Path) -> int:
     name = f"{folder}/{path.name}"
     if store.find(f"{folder}/{_MERGES}") is None:
         raise InvalidInputError("KX430", f"{folder}/{_MERGES} is missing", hint="copy the whole preset, or " + NO_TOKENIZER_HINT)
-    vocabulary = parse_document(path.read_bytes(), name)
+    vocabulary = parse_document(read_bytes(path, name), name)
     if not vocabulary or not all(isinstance(identifier, int) and identifier >= 0 for identifier in vocabulary.values()):
         raise InvalidInputError(
             "KX431", f"{name} does not map tokens to ids", hint="fetch or save the preset again, or " + NO_TOKENIZER_HINT
@@ -257,12 +256,23 @@ def _highest_byte_pair_id(store: Store, folder: str, path: Path) -> int:
 
 
 def _highest_sentence_piece_id(store: Store, folder: str, path: Path) -> int:
-    model = parse_model(path.read_bytes())
-    if not model.pieces:
-        raise InvalidInputError(
-            "KX431", f"{folder}/{path.name} holds no pieces", hint="fetch or save the preset again, or " + NO_TOKENIZER_HINT
-        )
-    return len(model.pieces) - 1
+    name = f"{folder}/{path.name}"
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise UnsupportedError(
+            "KX402", "this tokenizer needs the package `sentencepiece`", hint='pip install "kexport[convert]"'
+        ) from error
+    try:
+        content = read_bytes(path, name)
+        if not content:
+            raise ValueError("the file is empty")
+        return int(sentencepiece.SentencePieceProcessor(model_proto=content).vocab_size()) - 1
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        hint = "fetch or save the preset again, or " + NO_TOKENIZER_HINT
+        raise InvalidInputError("KX431", f"{name} is not a SentencePiece model", hint=hint, detail=str(error)) from error
 
 
 def _highest_line(store: Store, folder: str, path: Path) -> int:

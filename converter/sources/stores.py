@@ -26,6 +26,9 @@ class Store(ABC):
     def find(self, name: str) -> Path | None:
         """The local path of the preset's file `name`, fetched if need be; None if the preset has no such file."""
 
+    def check(self) -> None:  # noqa: B027 - most stores have nothing to check
+        """Refuses a store that leads elsewhere; called once there is a config.json in it."""
+
 
 class LocalStore(Store):
     """A folder on disk. Symbolic links that leave it are refused unless the source is trusted."""
@@ -42,6 +45,14 @@ class LocalStore(Store):
         if not self._trusted:
             self._refuse_leaving(path, name)
         return path
+
+    def check(self) -> None:
+        """All files, also those that only KerasHub's loader would open. Raises InvalidInputError KX416."""
+        if self._trusted:
+            return
+        for path in sorted(self.directory.rglob("*")):
+            if path.is_symlink():
+                self._refuse_leaving(path, str(path.relative_to(self.directory)))
 
     def _refuse_leaving(self, path: Path, name: str) -> None:
         home = self.directory.resolve()

@@ -94,7 +94,7 @@ def proof_strings(special_tokens: Sequence[str], pieces: Sequence[str]) -> list[
     strings += _byte_strings(source)
     strings += _random_strings(source, _POOL, RANDOM_STRINGS)
     strings += _random_strings(source, [*_POOL, *special_tokens], LOOK_ALIKE_STRINGS)
-    strings += _random_strings(source, [*pieces, " "] or _POOL, LOOK_ALIKE_STRINGS)
+    strings += _random_strings(source, [*pieces, " "], LOOK_ALIKE_STRINGS)
     return list(dict.fromkeys(strings))
 
 

@@ -106,7 +106,12 @@ def bart() -> Any:
     models = import_keras_hub().models
     text = preprocessor("bart")
     backbone = models.BartBackbone(
-        vocabulary_size=text.tokenizer.vocabulary_size(), num_layers=1, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=1024
+        vocabulary_size=text.tokenizer.vocabulary_size(),
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=16,
+        intermediate_dim=32,
+        max_sequence_length=1024,
     )
     return models.BartSeq2SeqLM(backbone, text)
 

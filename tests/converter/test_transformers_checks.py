@@ -1,0 +1,107 @@
+"""A transformers directory is described and refused from its config and the headers of its safetensors files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kexport.converter.sources import open_source
+from kexport.runtime.contract.errors import KexportError
+from tests.converter.preset_folder import edit, write_json
+
+LAYERS = 2
+CONFIG = {"model_type": "mistral", "architectures": ["MistralForCausalLM"], "num_hidden_layers": LAYERS, "vocab_size": 8}
+
+
+def tensors(layers: int = LAYERS, dtype: type = np.float32) -> dict[str, np.ndarray]:
+    """A few tensors named as a Mistral checkpoint names them."""
+    names = ["model.embed_tokens.weight", *(f"model.layers.{index}.mlp.up_proj.weight" for index in range(layers))]
+    return {name: np.ones((8, 4), dtype) for name in names}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint without a fault, without a tokenizer."""
+    write_json(tmp_path / "config.json", CONFIG)
+    save_file(tensors(dtype=np.float16), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def refusal(source: object) -> KexportError:
+    """The error that opening `source` ends with."""
+    with pytest.raises(KexportError) as caught:
+        open_source(source)
+    return caught.value
+
+
+def test_a_checkpoint_is_described_from_its_headers(checkpoint: Path) -> None:
+    """The Keras class follows from the model type, counts and dtype from the tensors."""
+    source = open_source(checkpoint)
+    assert (source.kind, source.task, source.class_name) == ("transformers", "causal-lm", "MistralCausalLM")
+    assert (source.parameter_count, source.dtype, source.has_tokenizer) == (3 * 32, "float16", False)
+    assert not source.warnings
+
+
+def test_rounding_that_keras_hub_does_is_told(checkpoint: Path) -> None:
+    """KerasHub stores every Mistral tensor as float16: of a float32 checkpoint, the user should know."""
+    save_file(tensors(), checkpoint / "model.safetensors")
+    assert "float16" in open_source(checkpoint).warnings[0]
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_another_number_of_layers_is_refused(layers: int, checkpoint: Path) -> None:
+    """KerasHub reads only the layers that the config asks for, and says nothing about the rest."""
+    save_file(tensors(layers), checkpoint / "model.safetensors")
+    error = refusal(checkpoint)
+    assert (error.code, f"{layers} layers" in error.message, "says 2" in error.message) == ("KX422", True, True)
+
+
+def test_encoder_and_decoder_are_counted_apart(checkpoint: Path) -> None:
+    """Bart's two stacks have their own depths in the config."""
+    write_json(checkpoint / "config.json", {"model_type": "bart", "encoder_layers": 1, "decoder_layers": 2, "num_hidden_layers": 1})
+    names = ["model.encoder.layers.0.fc1.weight", "model.decoder.layers.0.fc1.weight", "model.decoder.layers.1.fc1.weight"]
+    save_file({name: np.ones(2, np.float32) for name in names}, checkpoint / "model.safetensors")
+    assert open_source(checkpoint).task == "seq2seq-lm"
+    edit(checkpoint / "config.json", lambda config: config.update(decoder_layers=1))
+    assert "decoder layers" in refusal(checkpoint).message
+
+
+@pytest.mark.parametrize("content", [b"", b"hello" * 10, b"\xff" * 64])
+def test_a_damaged_file_is_refused(content: bytes, checkpoint: Path) -> None:
+    """Not a safetensors file."""
+    (checkpoint / "model.safetensors").write_bytes(content)
+    assert refusal(checkpoint).code == "KX421"
+
+
+def test_a_truncated_file_is_refused(checkpoint: Path) -> None:
+    """The header promises more bytes than there are."""
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert refusal(checkpoint).code == "KX421"
+
+
+def test_shards_must_be_there_and_beside_the_index(checkpoint: Path) -> None:
+    """A missing shard is named; a shard outside the directory is refused."""
+    index = checkpoint / "model.safetensors.index.json"
+    (checkpoint / "model.safetensors").rename(checkpoint / "model-00001.safetensors")
+    write_json(index, {"weight_map": {"a": "model-00001.safetensors"}})
+    assert open_source(checkpoint).parameter_count == 3 * 32
+    write_json(index, {"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}})
+    error = refusal(checkpoint)
+    assert (error.code, "model-00002.safetensors" in error.message) == ("KX420", True)
+    write_json(index, {"weight_map": {"a": "../model-00001.safetensors"}})
+    assert refusal(checkpoint).code == "KX424"
+
+
+def test_what_cannot_be_read_is_told_apart(checkpoint: Path) -> None:
+    """No weights, weights of another format, and a model type without a converter are different errors."""
+    (checkpoint / "model.safetensors").unlink()
+    assert refusal(checkpoint).code == "KX420"
+    (checkpoint / "pytorch_model.bin").write_bytes(b"x")
+    assert refusal(checkpoint).code == "KX461"
+    edit(checkpoint / "config.json", lambda config: config.update(model_type="bloom"))
+    error = refusal(checkpoint)
+    assert (error.code, "bloom" in error.message) == ("KX460", True)
