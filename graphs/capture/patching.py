@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+_INHERITED = object()
+
 
 class Patches:
     """A context manager; `replace` inside it, restored on exit in reverse order.
@@ -17,8 +19,9 @@ class Patches:
 
     def replace(self, owner: Any, name: str, new: Any) -> Any:
         """Set `owner.name = new` and return what was there."""
-        old = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
-        self._saved.append((owner, name, old))
+        own = vars(owner).get(name, _INHERITED)
+        self._saved.append((owner, name, own))
+        old = getattr(owner, name)
         setattr(owner, name, new)
         return old
 
@@ -28,4 +31,7 @@ class Patches:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         while self._saved:
             owner, name, old = self._saved.pop()
-            setattr(owner, name, old)
+            if old is _INHERITED:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, old)

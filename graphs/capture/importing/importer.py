@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from kexport.graphs.capture.names import parameter_name
 from kexport.graphs.capture.slots import find_cache
 from kexport.graphs.capture.trace import Marker, Trace
 from kexport.graphs.dims import Dim, Shape
@@ -88,9 +89,6 @@ def graph_dtype(dtype: tf.DType) -> str:
     return COMPUTE_DTYPE if dtype.name in FLOAT_DTYPES else str(dtype.name)
 
 
-def parameter_name(variable: keras.Variable) -> str:
-    """A variable's stable name: its path, `/` written as `.`."""
-    return str(variable.path).replace("/", ".")
 
 
 class Importer:
