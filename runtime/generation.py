@@ -1,0 +1,230 @@
+"""The generation loop: KerasHub's, token for token.
+
+KerasHub fills one column of the padded batch after the other, beginning at the length of the shortest row, in all rows at once; where the
+prompt mask is True the prompt's token stays. It stops in front of the first column at which every row holds a stop id outside its prompt
+*anywhere in the buffer*, pad content that is not filled yet included. Rows that have stopped go on being sampled until all have.
+
+For caches of keys and values a row's tokens do not depend on the other rows, so `IndependentRows` prefills each row with its whole prompt
+and lets it run at its own pace: the random draw of a column is found by the column's number, and the stop column is found afterwards
+from what all rows hold. `run_lock_step` is the literal schedule, for samplers that see several rows or several steps at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from kexport.runtime.contract.errors import UnsupportedError
+from kexport.runtime.contract.manifest import Rng
+from kexport.runtime.engines.base import CacheState, Engine
+from kexport.runtime.prompts import Ids, Mask, Prompt, output_mask
+from kexport.runtime.samplers.base import Draw, Logits, Sampler
+
+_NEVER = np.iinfo(np.int64).max
+_SHRINK_BELOW = 0.5  # the share of rows still running under which the caches of the others are dropped
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of `generate()` on one batch.
+
+    `encoder`: the encoder's prompt of a seq2seq model. `stop_ids` None never stops early. `visible_only`: tokens behind a row's first stop
+    id need not be KerasHub's, because nobody will see them.
+    """
+
+    prompt: Prompt
+    encoder: Prompt | None = None
+    stop_ids: tuple[int, ...] | None = None
+    visible_only: bool = False
+    rng: Rng = field(default_factory=Rng)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `generate()` returns: ids [batch, length] and the mask of what is visible."""
+
+    ids: Ids
+    mask: Mask
+
+
+def generate(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | None = None) -> Generated:
+    """Run the whole loop. `lock_step` None lets the sampler decide."""
+    if sampler.lock_step if lock_step is None else lock_step:
+        return run_lock_step(engine, sampler, job)
+    loop = IndependentRows(engine, sampler, job)
+    for _ in loop.steps():
+        pass
+    return loop.result()
+
+
+def run_lock_step(engine: Engine, sampler: Sampler, job: Job) -> Generated:
+    """All rows together, one column after the other, the sampler in charge."""
+    if sampler.needs_hidden_states and not engine.provides_hidden_states:
+        raise UnsupportedError("KX559", f"{type(sampler).__name__} needs hidden states, which this artifact does not give")
+    prompt = job.prompt
+    start = prompt.start
+    stop = _StopColumn(job)
+    ids = prompt.ids.copy()
+    if start < ids.shape[1] and not stop.all_done(start):
+        cache = _open_cache(engine, job, len(ids))
+        if start > 1:
+            engine.extend(cache, ids[:, : start - 1])
+        ids = sampler.run(_EngineDecoder(engine, cache, job.rng), ids, prompt.mask, start, _finished(job.stop_ids))
+    return Generated(ids, output_mask(ids, prompt.mask, job.stop_ids))
+
+
+class IndependentRows:
+    """The loop with every row at its own pace.
+
+    `ids` [batch, length] and `columns` [batch] may be read between steps: row b is final up to `columns[b]` where there is one row.
+    """
+
+    def __init__(self, engine: Engine, sampler: Sampler, job: Job) -> None:
+        self._engine, self._sampler, self._job = engine, sampler, job
+        self._mask = job.prompt.mask
+        self._start = job.prompt.start
+        self._length = job.prompt.ids.shape[1]
+        self._stop = _StopColumn(job)
+        self._stop_column: int | None = None
+        self.ids = job.prompt.ids.copy()
+        self.columns = _first_open_column(self._mask, self._start)
+
+    def steps(self) -> Iterator[None]:
+        """Run; yields whenever every running row has one more token."""
+        self._stop_column = self._stop.find(self._frontier(self._running()))
+        running = self._running()
+        if self._stop_column is None and running.size:
+            cache = _open_cache(self._engine, self._job, len(running), running)
+            prefixes = self.columns[running]
+            logits = self._engine.extend(cache, self.ids[running, : prefixes.max()], prefixes)
+            yield from self._fill(cache, running, logits)
+        if self._stop_column is None:
+            self._stop_column = self._length
+        self._sampler.finish(self._stop_column - self._start)
+
+    def result(self) -> Generated:
+        """What KerasHub's loop leaves: columns from the stop column on hold what they held before."""
+        stop_column = self._length if self._stop_column is None else self._stop_column
+        self.ids[:, stop_column:] = self._job.prompt.ids[:, stop_column:]
+        return Generated(self.ids, output_mask(self.ids, self._mask, self._job.stop_ids))
+
+    def _fill(self, cache: CacheState, rows: npt.NDArray[np.intp], logits: Logits) -> Iterator[None]:
+        """`rows`: which row each row of the cache and of `logits` is."""
+        while True:
+            self._choose(rows, logits)
+            running = self._running()
+            self._stop_column = self._stop.find(self._frontier(running))
+            yield
+            if self._stop_column is not None or not running.size:
+                return
+            if running.size <= _SHRINK_BELOW * len(rows):
+                cache.reorder(np.flatnonzero(np.isin(rows, running)))
+                rows = running
+            is_running = np.isin(rows, running)
+            tokens = self.ids[rows, np.minimum(self.columns[rows], self._length) - 1]
+            logits = self._engine.extend(cache, tokens[:, None], is_running.astype(np.int64))
+
+    def _choose(self, rows: npt.NDArray[np.intp], logits: Logits) -> None:
+        """Write the next token of every running row and move it on."""
+        places = np.flatnonzero(np.isin(rows, self._running()))
+        probabilities = self._sampler.probabilities(logits[places])
+        for row, row_probabilities in zip(rows[places].tolist(), probabilities, strict=True):
+            column = int(self.columns[row])
+            if not self._mask[row, column]:
+                draw = Draw(column - self._start, row, len(self.ids), self._job.rng)
+                self.ids[row, column] = self._sampler.next_token(row_probabilities, draw)
+                self._stop.generated(row, column, int(self.ids[row, column]))
+            self.columns[row] += 1
+
+    def _running(self) -> npt.NDArray[np.intp]:
+        """The rows that need another token."""
+        running = self.columns < self._length
+        if self._job.visible_only:
+            running &= self._stop.first_generated == _NEVER
+        return np.flatnonzero(running)
+
+    def _frontier(self, running: npt.NDArray[np.intp]) -> int:
+        """Up to which column everything that decides the stop is known."""
+        return int(self.columns[running].min(initial=self._length))
+
+
+class _StopColumn:
+    """Finds the column in front of which the loop stops.
+
+    At column i a row counts as done where a stop id outside its prompt stands in front of i (generated, or in a hole of the mask), or
+    from i on (content that is not overwritten yet).
+    """
+
+    def __init__(self, job: Job) -> None:
+        prompt = job.prompt
+        self._stop_ids = frozenset(job.stop_ids or ())
+        self._length = prompt.ids.shape[1]
+        self._next_column = prompt.start
+        content = np.isin(prompt.ids, job.stop_ids or ()) & ~prompt.mask
+        columns = np.arange(self._length)
+        self._last_content = np.where(content, columns, -1).max(axis=1)
+        before_start = content & (columns < prompt.start)
+        self._first_stop = np.where(before_start, columns, _NEVER).min(axis=1)
+        self.first_generated = np.full(len(prompt.ids), _NEVER)
+
+    def generated(self, row: int, column: int, token: int) -> None:
+        """`token` was generated into `row` and `column`."""
+        if token in self._stop_ids:
+            self._first_stop[row] = min(self._first_stop[row], column)
+            self.first_generated[row] = min(self.first_generated[row], column)
+
+    def all_done(self, column: int) -> bool:
+        """Whether every row is done in front of `column`."""
+        return bool(((column <= self._last_content) | (column > self._first_stop)).all())
+
+    def find(self, frontier: int) -> int | None:
+        """The first column up to `frontier` (included) at which all rows are done; None if the loop goes on beyond it."""
+        while self._next_column < min(frontier + 1, self._length):
+            if self.all_done(self._next_column):
+                return self._next_column
+            self._next_column += 1
+        return None
+
+
+class _EngineDecoder:
+    """A cache and its engine, as lock-step samplers use them."""
+
+    def __init__(self, engine: Engine, cache: CacheState, rng: Rng) -> None:
+        self._engine, self._cache = engine, cache
+        self.rng = rng
+
+    def step(self, tokens: Ids) -> Logits:
+        return self._engine.extend(self._cache, tokens[:, None])
+
+    def reorder(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        self._cache.reorder(rows)
+
+    def hidden_states(self) -> npt.NDArray[np.float32]:
+        raise UnsupportedError("KX559", "this engine gives no hidden states")
+
+
+def _open_cache(engine: Engine, job: Job, row_count: int, rows: npt.NDArray[np.intp] | None = None) -> CacheState:
+    """Caches for `rows` of the job (None: all), the encoder's part filled."""
+    cache = engine.new_cache(row_count, job.prompt.ids.shape[1])
+    if job.encoder is not None:
+        chosen = slice(None) if rows is None else rows
+        engine.encode(job.encoder.ids[chosen], job.encoder.mask[chosen], cache)
+    return cache
+
+
+def _first_open_column(mask: Mask, start: int) -> npt.NDArray[np.int64]:
+    """Per row the first column from `start` on that the prompt does not fill; the length where there is none."""
+    columns = np.arange(mask.shape[1])
+    is_open = ~mask & (columns >= start)
+    first: npt.NDArray[np.int64] = np.where(is_open, columns, mask.shape[1]).min(axis=1)
+    return first
+
+
+def _finished(stop_ids: tuple[int, ...] | None) -> Any:
+    """The stop test for `Sampler.run`."""
+    if stop_ids is None:
+        return lambda ids, mask: False
+    return lambda ids, mask: bool((np.isin(ids, stop_ids) & ~mask).any(axis=1).all())
