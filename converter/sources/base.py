@@ -12,7 +12,7 @@ from typing import Any, ClassVar, get_args
 
 from kexport.converter.keras_env import import_keras_hub
 from kexport.runtime.contract import manifest
-from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError, UsageError
+from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
 
 NO_TOKENIZER_HINT = "convert with --no-tokenizer to leave the tokenizer out"
 _KERAS_HUB_CLASSES = {"causal-lm": "CausalLM", "seq2seq-lm": "Seq2SeqLM", "backbone": "Backbone"}
@@ -157,9 +157,9 @@ def explained(code: str, action: str, hint: str) -> Iterator[None]:
     """Turns what Keras raises on bad files into one error of ours; the original goes to `detail`."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OSError, RuntimeError, ImportError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
+    except (KexportError, MemoryError):
+        raise
+    except Exception as error:  # Keras, TensorFlow and h5py each raise their own kinds here, and only stock code runs inside
         cause = " ".join(str(error).split())[:_LONGEST_CAUSE]
         raise InvalidInputError(code, f"{action}: {cause}", hint=hint, detail=f"{type(error).__name__}: {error}") from error
 

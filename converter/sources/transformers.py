@@ -53,6 +53,7 @@ _DEPTH_KEYS = {
     "decoder": ("decoder_layers", "num_hidden_layers"),
     "": ("num_hidden_layers", "n_layer"),
 }
+_ARCHITECTURES_HINT = 'add the class the checkpoint was saved from, such as "architectures": ["GemmaForCausalLM"]'
 _ROUNDED_TYPES = ("mistral",)
 
 
@@ -114,6 +115,8 @@ def open_transformers(store: Store, handle: str, config: dict[str, Any], options
         )
     class_name, own_task = MODEL_TYPES[model_type]
     task = choose_task(options, handle, class_name, own_task)
+    if task != "backbone" and not config.get("architectures"):
+        raise InvalidInputError("KX411", f"config.json of {handle} has no `architectures`, which KerasHub reads", hint=_ARCHITECTURES_HINT)
     files = _weight_files(store, handle)
     shapes, dtype = _read_headers(files)
     _check_depth(config, shapes)

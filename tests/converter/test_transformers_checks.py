@@ -61,7 +61,10 @@ def test_another_number_of_layers_is_refused(layers: int, checkpoint: Path) -> N
 
 def test_encoder_and_decoder_are_counted_apart(checkpoint: Path) -> None:
     """Bart's two stacks have their own depths in the config."""
-    write_json(checkpoint / "config.json", {"model_type": "bart", "encoder_layers": 1, "decoder_layers": 2, "num_hidden_layers": 1})
+    write_json(
+        checkpoint / "config.json",
+        {"model_type": "bart", "architectures": ["BartModel"], "encoder_layers": 1, "decoder_layers": 2, "num_hidden_layers": 1},
+    )
     names = ["model.encoder.layers.0.fc1.weight", "model.decoder.layers.0.fc1.weight", "model.decoder.layers.1.fc1.weight"]
     save_file({name: np.ones(2, np.float32) for name in names}, checkpoint / "model.safetensors")
     assert open_source(checkpoint).task == "seq2seq-lm"

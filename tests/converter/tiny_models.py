@@ -120,3 +120,19 @@ def save_preset(task: Any, directory: Path, **options: Any) -> Path:
     """`task.save_to_preset`, and the directory."""
     task.save_to_preset(str(directory), **options)
     return directory
+
+
+def gemma() -> Any:
+    """A two-layer Gemma task with a trained tokenizer."""
+    models = import_keras_hub().models
+    text = preprocessor("gemma")
+    backbone = models.GemmaBackbone(
+        vocabulary_size=text.tokenizer.vocabulary_size(),
+        num_layers=2,
+        num_query_heads=2,
+        num_key_value_heads=1,
+        hidden_dim=16,
+        intermediate_dim=64,
+        head_dim=8,
+    )
+    return models.GemmaCausalLM(backbone, text)
