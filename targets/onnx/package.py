@@ -38,20 +38,23 @@ def write_vendor_files(
     """Write what the vendors' runtimes need, and say which of them take the artifact.
 
     `stop_token_ids`: all ids that end a text. `start_token_id`: the id put before a prompt, if any. Without `pad_token_id` the first
-    stop id stands in. `has_tokenizer`: whether tokenizer.json stands beside the model (token ids work without).
+    stop id stands in. onnxruntime-genai cannot do without a stop id: without any, it stops at the last id of the vocabulary, and the
+    verdict says so. `has_tokenizer`: whether tokenizer.json stands beside the model (token ids work without).
     """
     eos = list(dict.fromkeys(int(token) for token in stop_token_ids))
-    pad = pad_token_id if pad_token_id is not None else eos[0] if eos else 0
+    pad = pad_token_id if pad_token_id is not None else eos[0] if eos else None
     special = {"bos_token_id": start_token_id, "eos_token_id": eos or None, "pad_token_id": pad}
     special = {key: value for key, value in special.items() if value is not None}
     files = [_write(directory / "generation_config.json", special | {"max_length": emitted.cache.capacity})]
     files.append(_write(directory / "config.json", _config(emitted) | special))
-    refusal = _genai_refusal(emitted)
-    if not refusal:
-        files.append(_write(directory / "genai_config.json", _genai_config(emitted, special)))
-        refusal = "" if has_tokenizer else "token ids only: the artifact has no tokenizer.json"
-    runtimes = (VendorRuntime(name=ONNXRUNTIME, accepted=True), VendorRuntime(name=GENAI, accepted=not _genai_refusal(emitted), reason=refusal))
-    return tuple(files), runtimes
+    engine, refusal = VendorRuntime(name=ONNXRUNTIME, accepted=True), _genai_refusal(emitted)
+    if refusal:
+        return tuple(files), (engine, VendorRuntime(name=GENAI, accepted=False, reason=refusal))
+    files.append(_write(directory / "genai_config.json", _genai_config(emitted, special)))
+    last_id = emitted.geometry.vocabulary_size - 1
+    remarks = [] if has_tokenizer else ["token ids only: the artifact has no tokenizer.json"]
+    remarks += [] if eos else [f"without a stop id of the model's own it stops at id {last_id}"]
+    return tuple(files), (engine, VendorRuntime(name=GENAI, accepted=True, reason="; ".join(remarks)))
 
 
 def _genai_refusal(emitted: Emitted) -> str:
@@ -104,7 +107,8 @@ def _genai_config(emitted: Emitted, special: dict[str, Any]) -> dict[str, Any]:
         "num_beams": 1,
         "past_present_share_buffer": True,
     }
-    return {"model": {"eos_token_id": sizes.vocabulary_size} | special | model, "search": search}
+    last_id = sizes.vocabulary_size - 1
+    return {"model": {"eos_token_id": last_id, "pad_token_id": last_id} | special | model, "search": search}
 
 
 def _write(path: Path, content: dict[str, Any]) -> File:
