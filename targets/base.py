@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import WeightSource
-from kexport.runtime.contract.manifest import Cache, File, Fusion, Signature
+from kexport.runtime.contract.manifest import Cache, File, Fusion, Signature, VendorRuntime
 from numpy.typing import NDArray
 
 TensorHook = Callable[[str, NDArray[Any]], None]
@@ -56,7 +56,7 @@ class Emitted:
 
 
 class Target(Protocol):
-    """One target. `emit` writes into an existing, empty directory that the caller publishes or throws away."""
+    """One target. Both methods write into an existing directory that the caller publishes or throws away."""
 
     name: str
 
@@ -66,4 +66,17 @@ class Target(Protocol):
         Raises:
             UnsupportedError: the target cannot render an op, a dtype or an option.
         """
+        ...
+
+    def write_vendor_files(
+        self,
+        directory: Path,
+        emitted: Emitted,
+        *,
+        stop_token_ids: Sequence[int] = (),
+        start_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        has_tokenizer: bool = False,
+    ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
+        """Write the files that vendors' own runtimes read beside the model; say which of them take the artifact, and why not."""
         ...

@@ -28,12 +28,7 @@ SINGLE_FILE = "model.onnx"
 
 
 
-class OnnxTarget:
-    """The ONNX target: see `kexport.targets.base.Target`."""
-
-    name = "onnx"
-
-    def emit(self, graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+def emit(self, graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
         """Write `model.onnx`, or `encoder_model.onnx` and `decoder_model.onnx` where there is an `encode` graph, each with its `.data`.
 
         Raises:
@@ -44,7 +39,12 @@ class OnnxTarget:
 
 
 def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
-    """See `OnnxTarget.emit`."""
+    """Write `model.onnx`, or `encoder_model.onnx` and `decoder_model.onnx` where there is an `encode` graph, each with its `.data`.
+
+    Raises:
+        UnsupportedError: an op without lowering or decomposition, a dtype ONNX Runtime cannot compute with, or `opset_only`.
+        UsageError: a stored dtype that does not exist, or a capacity below 1.
+    """
     _check(graphs, options)
     main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
     slot_names = SlotNames(main.slots)

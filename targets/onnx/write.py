@@ -33,7 +33,7 @@ class DataFile:
         """Write a tensor; returns the reference to it."""
         self._write(b"\0" * (-self._size % (PAGE if tensor.nbytes >= PAGE else SMALL_ALIGNMENT)))
         offset = self._size
-        array = np.ascontiguousarray(tensor.numpy())
+        array = np.asarray(tensor.numpy(), order="C")
         if self._on_tensor is not None:
             self._on_tensor(name, array)
         self._write(memoryview(array.reshape(-1).view(np.uint8)))
@@ -65,7 +65,7 @@ def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None
             if tensor.nbytes > INLINE_BYTES:
                 value.const_value = data.append(name, tensor)
             else:
-                value.const_value = ir.Tensor(np.ascontiguousarray(tensor.numpy()), dtype=tensor.dtype, name=name)
+                value.const_value = ir.Tensor(np.asarray(tensor.numpy(), order="C"), dtype=tensor.dtype, name=name)
                 if on_tensor is not None:
                     on_tensor(name, value.const_value.numpy())
     finally:
