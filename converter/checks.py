@@ -41,13 +41,13 @@ def check_finite(name: str, array: np.ndarray[Any, Any]) -> None:
     )
 
 
-def check_tokenizer_fits(highest_id: int, vocabulary_size: int, name: str) -> None:
-    """Makes sure that every id of the tokenizer has a row in the embedding.
+def check_tokenizer_fits(highest_id: int, vocabulary_size: int | None, name: str) -> None:
+    """Makes sure that every id of the tokenizer has a row in the embedding (`vocabulary_size`; None: the model does not say).
 
     Raises:
         InvalidInputError: KX432.
     """
-    if highest_id >= vocabulary_size:
+    if vocabulary_size is not None and highest_id >= vocabulary_size:
         raise InvalidInputError(
             "KX432",
             f"{name} has token id {highest_id}, but the model's vocabulary_size is {vocabulary_size}",

@@ -46,7 +46,7 @@ def _choose_backend() -> None:
         raise UnsupportedError(
             "KX401",
             f"Keras is already running on the `{running}` backend in this process; kexport captures models under `{BACKEND}`",
-            hint='set KERAS_BACKEND=tensorflow before importing keras, or save the model with save_to_preset() and run "kexport convert" on the folder',
+            hint="set KERAS_BACKEND=tensorflow before importing keras, or save_to_preset() and run `kexport convert` on the folder",
         )
 
 

@@ -37,7 +37,7 @@ def open_live(source: Any, options: Options) -> LiveSource | None:
     backbone = backbone_of(source)
     tokenizer = getattr(getattr(source, "preprocessor", None), "tokenizer", None)
     if tokenizer is not None and options.tokenizer:
-        check_tokenizer_fits(int(tokenizer.vocabulary_size()) - 1, int(backbone.vocabulary_size), f"the tokenizer of {handle}")
+        check_tokenizer_fits(int(tokenizer.vocabulary_size()) - 1, getattr(backbone, "vocabulary_size", None), f"the tokenizer of {handle}")
     class_name = type(source).__name__
     return LiveSource(
         handle=handle,

@@ -171,7 +171,7 @@ def _task(documents: dict[str, dict[str, Any]], options: Options, handle: str) -
         class_name = str(declared["class_name"])
         return class_name, choose_task(options, handle, class_name, task_of_class(class_name))
     listed = documents.get(METADATA, {}).get("tasks") or []
-    own = next((task_of_class(name) for name in ("Seq2SeqLM", "CausalLM") if name in listed), "backbone")
+    own = next((task_of_class(name) for name in ("Seq2SeqLM", "CausalLM") if name in listed), task_of_class("Backbone"))
     return backbone_class, choose_task(options, handle, backbone_class, own)
 
 
@@ -252,7 +252,7 @@ def _highest_byte_pair_id(store: Store, folder: str, path: Path) -> int:
         raise InvalidInputError(
             "KX431", f"{name} does not map tokens to ids", hint="fetch or save the preset again, or " + NO_TOKENIZER_HINT
         )
-    return max(vocabulary.values())
+    return int(max(vocabulary.values()))
 
 
 def _highest_sentence_piece_id(store: Store, folder: str, path: Path) -> int:

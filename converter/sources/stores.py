@@ -34,11 +34,13 @@ class LocalStore(Store):
     """A folder on disk. Symbolic links that leave it are refused unless the source is trusted."""
 
     def __init__(self, directory: Path, trust_source: bool = False) -> None:
+        """`directory`: the preset's folder, which exists."""
         self.directory = directory
         self.address = str(directory)
         self._trusted = trust_source
 
     def find(self, name: str) -> Path | None:
+        """The path in the folder. Raises InvalidInputError KX416 for a link that leaves it."""
         path = self.directory / name
         if not path.is_file():
             return None
@@ -70,6 +72,7 @@ class HuggingFaceStore(Store):
     """`hf://org/name`, through huggingface_hub's cache, which is also KerasHub's. Honours HF_ENDPOINT and HF_HOME."""
 
     def __init__(self, address: str) -> None:
+        """Checks the form of `hf://org/name` (KX407) and, unless it is cached, that the hub can be reached (KX406)."""
         self.address = address
         self._repository = address.removeprefix("hf://")
         parts = self._repository.split("/")
@@ -82,6 +85,7 @@ class HuggingFaceStore(Store):
         self._check_reachable()
 
     def find(self, name: str) -> Path | None:
+        """The path in the cache. Raises KX406 on network trouble, KX408 for an unknown model, KX409 for a gated one."""
         hub = _import_hub("huggingface_hub", *_HUB_PARTS)
         errors = hub.errors
         try:
@@ -122,6 +126,7 @@ class KaggleStore(Store):
     _SEGMENTS = (4, 5)
 
     def __init__(self, address: str, handle: str | None = None) -> None:
+        """Checks the form of `address` (KX407)."""
         self.address = address
         self._model = address.removeprefix("kaggle://")
         self._handle = handle or address
@@ -134,6 +139,7 @@ class KaggleStore(Store):
             )
 
     def find(self, name: str) -> Path | None:
+        """The path in the cache. Raises KX406 on network trouble, KX409 without access."""
         hub = _import_hub("kagglehub", "exceptions")
         try:
             return Path(hub.model_download(self._model, name))

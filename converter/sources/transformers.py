@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from kexport.converter.checks import check_tokenizer_fits
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, explained, keras_hub_class
@@ -19,7 +19,8 @@ WEIGHTS, WEIGHT_INDEX = "model.safetensors", "model.safetensors.index.json"
 _AGAIN_HINT = "the file is damaged: fetch it again"
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer.json", "vocab.json", "tekken.json")
 _OTHER_WEIGHTS = ("pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack")
-_CAUSAL, _SEQ2SEQ = "causal-lm", "seq2seq-lm"
+_CAUSAL: Final = "causal-lm"
+_SEQ2SEQ: Final = "seq2seq-lm"
 # KerasHub 0.32's converters of models that generate text: the config's model_type -> the Keras class and task.
 MODEL_TYPES: dict[str, tuple[str, manifest.Task]] = {
     "bart": ("BartSeq2SeqLM", _SEQ2SEQ),
@@ -95,7 +96,9 @@ class TransformersSource(Source):
         tokenizer = getattr(getattr(built, "preprocessor", None), "tokenizer", None)
         if tokenizer is not None:
             check_tokenizer_fits(
-                int(tokenizer.vocabulary_size()) - 1, int(backbone_of(built).vocabulary_size), f"the tokenizer of {self.handle}"
+                int(tokenizer.vocabulary_size()) - 1,
+                getattr(backbone_of(built), "vocabulary_size", None),
+                f"the tokenizer of {self.handle}",
             )
 
 
@@ -155,7 +158,7 @@ def _shard_names(index: Path) -> list[str]:
     names = set(weight_map.values()) if isinstance(weight_map, dict) else {""}
     for name in names:
         if not isinstance(name, str) or not name or Path(name).name != name:
-            raise InvalidInputError("KX424", f"{index.name} names the shard `{name}`, which is not a file beside it", hint=_AGAIN_HINT)
+            raise InvalidInputError("KX427", f"{index.name} names the shard `{name}`, which is not a file beside it", hint=_AGAIN_HINT)
     return sorted(names)
 
 

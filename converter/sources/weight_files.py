@@ -44,7 +44,7 @@ def read_weight_files(path: Path) -> WeightFiles:
     """Headers of `model.weights.h5`, or of all shards that `model.weights.json` names.
 
     Raises:
-        InvalidInputError: KX420 a shard is missing, KX421 not a readable HDF5 file, KX424 links that leave the file.
+        InvalidInputError: KX420 a shard is missing, KX421 not a readable HDF5 file, KX427 links that leave the file.
     """
     shards = _shards(path) if path.suffix == ".json" else (path,)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -63,14 +63,14 @@ def read_weight_stream(stream: IO[bytes], name: str, size: int, archive: Path) -
 
 
 def shard_names(index: Path) -> tuple[str, ...]:
-    """The shard files that a `model.weights.json` names, plain names only. Raises InvalidInputError KX411, KX424."""
+    """The shard files that a `model.weights.json` names, plain names only. Raises InvalidInputError KX411, KX427."""
     weight_map = read_document(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise InvalidInputError("KX411", f"{index.name} has no weight_map", hint=_AGAIN_HINT)
     names = {name for value in weight_map.values() for name in (value if isinstance(value, list) else [value])}
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
-            raise InvalidInputError("KX424", f"{index.name} names the shard `{name}`, which is not a file beside it", hint=_AGAIN_HINT)
+            raise InvalidInputError("KX427", f"{index.name} names the shard `{name}`, which is not a file beside it", hint=_AGAIN_HINT)
     return tuple(sorted(names))
 
 
@@ -102,7 +102,7 @@ def _read_headers(file: Any, name: str, size: int, shapes: dict[str, tuple[int, 
         for child in group:
             if not isinstance(group.get(child, getlink=True), h5py.HardLink):
                 raise InvalidInputError(
-                    "KX424", f"{name}: `{group.name}/{child}` is a link that may leave the file", hint="save the weights again with Keras"
+                    "KX427", f"{name}: `{group.name}/{child}` is a link that may leave the file", hint="save the weights again with Keras"
                 )
 
     try:
@@ -117,7 +117,7 @@ def _read_headers(file: Any, name: str, size: int, shapes: dict[str, tuple[int, 
 
 def _refuse_outside_data(dataset: Any, path: str, name: str, size: int) -> None:
     if dataset.external or dataset.is_virtual:
-        raise InvalidInputError("KX424", f"{name}: `{path}` keeps its data in another file", hint="save the weights again with Keras")
+        raise InvalidInputError("KX427", f"{name}: `{path}` keeps its data in another file", hint="save the weights again with Keras")
     offset = dataset.id.get_offset()
     if offset is not None and offset + dataset.id.get_storage_size() > size:
         raise InvalidInputError("KX421", f"{name} ends before the data of `{path}`", hint=_AGAIN_HINT)

@@ -33,7 +33,7 @@ def _read_tokenizers(path: Path, rendering: Rendering) -> WrittenTokenizer:
 
     def decode(ids: Sequence[int]) -> str:
         if rendering.piece_decoder is not None:
-            return decode_ids(ids, tokenizer.id_to_token, rendering.piece_decoder)
+            return decode_ids(ids, lambda identifier: tokenizer.id_to_token(identifier) or "", rendering.piece_decoder)
         return str(tokenizer.decode(list(ids), skip_special_tokens=False))
 
     return WrittenTokenizer(encode=encode, decode=decode)

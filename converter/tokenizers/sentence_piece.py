@@ -9,7 +9,7 @@ spaces, unused pieces, a model that is not BPE) is left to `tokenizer.spm`.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT, Rendering, renders
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
@@ -48,7 +48,7 @@ def parse_model(proto: bytes) -> Any:
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
-    model = sentencepiece_model_pb2.ModelProto()
+    model: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     try:
         model.ParseFromString(proto)
     except DecodeError as error:
@@ -64,7 +64,9 @@ def piece_decoder(model: Any) -> PieceDecoder:
     bytes_at = {piece.piece: index for index, piece in enumerate(pieces) if piece.type == _BYTE}
     byte_ids = tuple(bytes_at[_byte_piece(value)] for value in range(BYTE_COUNT)) if len(bytes_at) == BYTE_COUNT else ()
     normalizer = model.normalizer_spec
-    leading = "strip-all" if normalizer.remove_extra_whitespaces else "strip-one" if normalizer.add_dummy_prefix else "keep"
+    leading: Literal["strip-all", "strip-one", "keep"] = (
+        "strip-all" if normalizer.remove_extra_whitespaces else "strip-one" if normalizer.add_dummy_prefix else "keep"
+    )
     return PieceDecoder(
         control_ids=tuple(index for index, piece in enumerate(pieces) if piece.type == _CONTROL),
         unknown_id=_unknown_id(model),

@@ -96,7 +96,7 @@ def test_shards_must_be_there_and_beside_the_index(checkpoint: Path) -> None:
     error = refusal(checkpoint)
     assert (error.code, "model-00002.safetensors" in error.message) == ("KX420", True)
     write_json(index, {"weight_map": {"a": "../model-00001.safetensors"}})
-    assert refusal(checkpoint).code == "KX424"
+    assert refusal(checkpoint).code == "KX427"
 
 
 def test_what_cannot_be_read_is_told_apart(checkpoint: Path) -> None:
