@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 
 from kexport.runtime.contract.errors import UnsupportedError, UsageError
-from kexport.targets.base import Emitted, EmitOptions, Geometry, Target
+from kexport.targets.base import EmitOptions, Emitted, Geometry, Target
 
 
 def known() -> tuple[str, ...]:

@@ -28,7 +28,7 @@ def assemble(b: Builder, outputs: Mapping[str, Tensor], weights: WeightSource, k
     renamed = _rename_outputs(b, outputs)
     operators = _alive(b.operators, {tensor.name for tensor in outputs.values()})
     read = {name for operator in operators for name in operator.inputs} | {tensor.name for tensor in outputs.values()}
-    values = {"": None}
+    values: dict[str, Any] = {"": None}
     inputs = [_value(tensor, tensor.name) for name, tensor in b.inputs.items() if name in keep_inputs or tensor.name in read]
     values |= {str(value.name): value for value in inputs}
     initializers = [_initializer(name, content, weights) for name, content in b.initializers.items() if name in read]
@@ -55,7 +55,9 @@ def _rename_outputs(b: Builder, outputs: Mapping[str, Tensor]) -> dict[str, str]
     renamed: dict[str, str] = {}
     for name, tensor in outputs.items():
         if tensor.name not in made or tensor.name in renamed:
-            raise InternalError("KX907", f"graph `{b.graph.name}`: output `{name}` is `{tensor.name}`, which no operator makes for it alone")
+            raise InternalError(
+                "KX907", f"graph `{b.graph.name}`: output `{name}` is `{tensor.name}`, which no operator makes for it alone"
+            )
         renamed[tensor.name] = name
     return renamed
 
@@ -107,7 +109,7 @@ def _initializer(name: str, content: Weight | Computed | NDArray[Any], weights: 
     element = onnx_type(dtype)
     shape = ir.Shape(content.shape)
 
-    def materialize(name: str = name, content: Weight | Computed | NDArray[Any] = content) -> ir.Tensor:
+    def materialize(name: str = name, content: Weight | Computed | NDArray[Any] = content) -> ir.TensorProtocol:
         return ir.Tensor(_numbers(content, weights), dtype=element, shape=shape, name=name)
 
     lazy = ir.LazyTensor(materialize, dtype=element, shape=shape, name=name, cache=False)

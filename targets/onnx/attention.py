@@ -13,7 +13,7 @@ from kexport.graphs.ops.attention import BIAS, KEY, KEY_MASK, MASK, POSITIONS, Q
 from kexport.runtime.contract.errors import InternalError
 from kexport.targets.onnx.builder import Builder, SlotTensors, Tensor, fixed
 
-# Added to a hidden key's logit: exp of it is 0, and three of them do not overflow to an infinity, which would make NaN of a row without keys.
+# Added to a hidden key's logit: exp of it is 0, and three of them do not overflow to an infinity, which makes NaN of a row without keys.
 HIDDEN = np.float32(np.finfo(np.float32).min / 4)
 HEADS_FIRST = (0, 2, 1, 3)
 

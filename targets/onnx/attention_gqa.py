@@ -23,7 +23,7 @@ ROTARY_TABLE_MULTIPLE = 8
 
 
 class Operands(NamedTuple):
-    """Query, key, value [batch, sequence, heads * dim] (or one packed tensor and two absent), and cos and sin for rotation inside the op."""
+    """Query, key, value [batch, sequence, heads * dim], or one packed tensor; cos and sin where the operator rotates."""
 
     query: Tensor
     key: Tensor | None
@@ -52,14 +52,20 @@ def render(b: Builder, r: Request) -> str:
     """Write the operator. Returns a remark on the form it took."""
     tensors, ends, operands = b.slots[r.slot_name], row_ends(b), _operands(b, r)
     bias, sinks = additive_bias(b, r, position_masks=False), b.optional(r.input(SINKS))
-    attributes: dict[str, float | int] = {"num_heads": r.heads, "kv_num_heads": r.kv_heads, "scale": r.scale, "do_rotary": int(operands.cos is not None)}
+    attributes: dict[str, float | int] = {
+        "num_heads": r.heads,
+        "kv_num_heads": r.kv_heads,
+        "scale": r.scale,
+        "do_rotary": int(operands.cos is not None),
+    }
     optional = {"local_window_size": r.window, "softcap": r.softcap}
     attributes |= {name: value for name, value in optional.items() if value}
     if not r.causal:
         attributes["causal"] = 0
     inputs = [*operands[:3], *tensors.past, ends.last_index, ends.total, operands.cos, operands.sin, None, bias, sinks]
     outputs = [("float32", r.flat_query), *((past.dtype, present_shape(tensors, part)) for part, past in enumerate(tensors.past))]
-    result, *tensors.present = b.operator("GroupQueryAttention", inputs, outputs, domain=CONTRIB, names=("", *tensors.present_names), **attributes)
+    result, *written = b.operator("GroupQueryAttention", inputs, outputs, domain=CONTRIB, names=("", *tensors.present_names), **attributes)
+    tensors.present[:] = written
     b.set(r.node.output, b.reshape(result, (*r.flat_query[:2], r.heads, r.head_dim)))
     return operands.remark
 
@@ -77,8 +83,12 @@ def _operands(b: Builder, r: Request) -> Operands:
     packed = _packed(b, r, (query, key, value))
     if packed is not None:
         return Operands(packed, None, None, cos, sin, ", ".join(filter(None, ("packed QKV", remark))))
-    flat = [b.reshape(b.value(name), (*r.flat_query[:2], heads * r.head_dim)) for name, heads in ((query, r.heads), (key, r.kv_heads), (value, r.kv_heads))]
-    return Operands(*flat, cos, sin, ", ".join(filter(None, ("separate Q, K, V", remark))))
+
+    def flat(name: str, heads: int) -> Tensor:
+        return b.reshape(b.value(name), (*r.flat_query[:2], heads * r.head_dim))
+
+    remark = ", ".join(filter(None, ("separate Q, K, V", remark)))
+    return Operands(flat(query, r.heads), flat(key, r.kv_heads), flat(value, r.kv_heads), cos, sin, remark)
 
 
 def _why_rotated_outside(b: Builder, r: Request, producers: list[Node | None]) -> str:
@@ -101,7 +111,11 @@ def _same_frequencies(b: Builder, first: Node, second: Node) -> bool:
     constants = b.graph.constants
     if first.input(2) == second.input(2):
         return True
-    return first.input(2) in constants and second.input(2) in constants and np.array_equal(constants[first.input(2)], constants[second.input(2)])
+    return (
+        first.input(2) in constants
+        and second.input(2) in constants
+        and np.array_equal(constants[first.input(2)], constants[second.input(2)])
+    )
 
 
 def _packed(b: Builder, r: Request, names: tuple[str, str, str]) -> Tensor | None:

@@ -46,5 +46,3 @@ def _softmax(b: Builder, r: Request, logits: Tensor) -> Tensor:
     weights = b.op("Softmax", [with_sink], logits.dtype, with_sink.shape, axis=-1)
     bounds = [b.integers(0), b.integers(-1), b.integers(-1)]
     return b.op("Slice", [weights, *bounds], logits.dtype, logits.shape)
-
-

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from kexport.graphs.dims import Dim, Shape
@@ -26,7 +26,7 @@ CONTRIB = "com.microsoft"
 POSITIONS = "positions"
 COPY_DIM = 0
 INFERRED_DIM = -1
-Memo = Callable[[], Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,11 +235,12 @@ class Builder:
             return tensor
         return self.memo(("cast", tensor.name, dtype), lambda: self.op("Cast", [tensor], dtype, tensor.shape, to=dtype))
 
-    def memo(self, key: Any, make: Memo) -> Any:
+    def memo(self, key: Any, make: Callable[[], T]) -> T:
         """What `make()` gives, made at the first request for `key`."""
         if key not in self._memo:
             self._memo[key] = make()
-        return self._memo[key]
+        result: T = self._memo[key]
+        return result
 
     # ---- shapes
 
@@ -263,9 +264,9 @@ class Builder:
         """`dims` as an int64 vector: a constant where all are fixed, else put together from the inputs' sizes."""
         if all(isinstance(dim, int) for dim in dims):
             return self.integers(*(int(dim) for dim in dims))
-        return self.memo(
-            ("shape", dims), lambda: self.op("Concat", [self.dim(dim) for dim in dims], "int64", (len(dims),), axis=0) if len(dims) > 1 else self.dim(dims[0])
-        )
+        if len(dims) == 1:
+            return self.dim(dims[0])
+        return self.memo(("shape", dims), lambda: self.op("Concat", [self.dim(dim) for dim in dims], "int64", (len(dims),), axis=0))
 
     def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
         """`tensor` in another shape. A shape that some tensor of the same chain of reshapes already has costs nothing."""

@@ -12,7 +12,7 @@ from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import File, Fusion, Signature
-from kexport.targets.base import Emitted, EmitOptions
+from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.onnx import records
 from kexport.targets.onnx.assemble import assemble
@@ -25,17 +25,6 @@ from kexport.targets.onnx.write import write_model
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 FILES = {names.ENCODE: "encoder_model.onnx", names.EXTEND: "decoder_model.onnx"}
 SINGLE_FILE = "model.onnx"
-
-
-
-def emit(self, graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
-        """Write `model.onnx`, or `encoder_model.onnx` and `decoder_model.onnx` where there is an `encode` graph, each with its `.data`.
-
-        Raises:
-            UnsupportedError: an op without lowering or decomposition, a dtype ONNX Runtime cannot compute with, or `opset_only`.
-            UsageError: a stored dtype that does not exist, or a capacity below 1.
-        """
-        return emit(graphs, weights, directory, options)
 
 
 def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
@@ -110,7 +99,9 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
             "KX214", f"the ONNX target cannot store weights as `{options.stored_dtype}`", hint=f"--dtype takes {', '.join(STORED_DTYPES)}"
         )
     if options.capacity < 1 or not graphs:
-        raise UsageError("KX102", f"nothing to emit: {len(graphs)} graphs, capacity {options.capacity}", hint="give a --max-length of at least 1")
+        raise UsageError(
+            "KX102", f"nothing to emit: {len(graphs)} graphs, capacity {options.capacity}", hint="give a --max-length of at least 1"
+        )
     for graph in graphs.values():
         for name, slot in graph.slots.items():
             if slot.dtype != "float32":

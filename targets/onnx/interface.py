@@ -1,12 +1,12 @@
 """The file's inputs and outputs under the names that ONNX users expect (optimum's), and how the graph's own values follow from them.
 
-    token_ids, encoder_token_ids   input_ids               int64 [batch, sequence]
-    positions                      position_ids            int64 [batch, sequence], only if something reads it
-    lengths                        from attention_mask     tokens.py
-    encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
-    slot, i-th of its kind         past_key_values.<i>.key|value -> present.<i>.key|value
-                                   with an encoder: past_key_values.<i>.decoder|encoder.key|value -> present.<i>.decoder|encoder.key|value
-    hidden, cross.<i>.key|value    last_hidden_state, present.<i>.encoder.key|value [batch, heads, encoder sequence, dim]
+token_ids, encoder_token_ids   input_ids               int64 [batch, sequence]
+positions                      position_ids            int64 [batch, sequence], only if something reads it
+lengths                        from attention_mask     tokens.py
+encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
+slot, i-th of its kind         past_key_values.<i>.key|value -> present.<i>.key|value
+                               with an encoder: past_key_values.<i>.decoder|encoder.key|value -> present.<i>.decoder|encoder.key|value
+hidden, cross.<i>.key|value    last_hidden_state, present.<i>.encoder.key|value [batch, heads, encoder sequence, dim]
 """
 
 from __future__ import annotations

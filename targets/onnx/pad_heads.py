@@ -8,6 +8,7 @@ the rows of the output projection; elsewhere the zeros are joined on by a Concat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from kexport.graphs.dims import Dim, Shape
@@ -63,7 +64,7 @@ class _Padding:
         graph, node = self.graph, self.node
         value_dim = int(graph.type_of(node.output).shape[SIZE_AXIS])
         inputs = [self._padded(name) if index in (QUERY, KEY, VALUE) and name else name for index, name in enumerate(node.inputs)]
-        output = graph.add_node("attention", inputs, layer=node.layer, before=node, **node.attrs)
+        output = graph.add_node("attention", inputs, layer=node.layer, before=node, **_attributes(node))
         self._replace_output(output, value_dim)
         graph.nodes.remove(node)
 
@@ -89,7 +90,7 @@ class _Padding:
             return None
         if node.op == "rope":
             inner = self._through_weights(node.input(0))
-            return inner and self.graph.add_node("rope", [inner, *node.inputs[1:]], layer=node.layer, before=self.node, **node.attrs)
+            return inner and self.graph.add_node("rope", [inner, *node.inputs[1:]], layer=node.layer, before=self.node, **_attributes(node))
         if node.op != "reshape":
             return None
         shape = self.graph.type_of(name).shape
@@ -151,7 +152,11 @@ class _Padding:
 
     def _replace_output(self, output: str, value_dim: int) -> None:
         readers = self.graph.readers().get(self.node.output, [])
-        if len(readers) != 1 or self.node.output in self.graph.outputs.values() or not self._through_projection(readers[0], output, value_dim):
+        if (
+            len(readers) != 1
+            or self.node.output in self.graph.outputs.values()
+            or not self._through_projection(readers[0], output, value_dim)
+        ):
             cut = self.graph.add_node("slice", [output], before=self.node, axis=SIZE_AXIS, start=0, stop=value_dim)
             self.graph.replace_uses(self.node.output, cut)
 
@@ -172,6 +177,10 @@ class _Padding:
         projected = self.graph.add_node("linear", [merged, weight, *linear.inputs[2:]], layer=linear.layer, before=linear)
         self.graph.replace_uses(linear.output, projected)
         return True
+
+
+def _attributes(node: Node) -> dict[str, Any]:
+    return dict(node.attrs)
 
 
 def _drop_dead_nodes(graph: Graph) -> None:

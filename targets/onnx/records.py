@@ -66,7 +66,9 @@ def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity
         for name, slot in graph.slots.items()
     )
     per_token = sum(
-        slot.num_key_value_heads * (slot.head_dim + slot.value_head_dim) * item_size(slot.dtype) for slot in stored.values() if slot.kind == "self"
+        slot.num_key_value_heads * (slot.head_dim + slot.value_head_dim) * item_size(slot.dtype)
+        for slot in stored.values()
+        if slot.kind == "self"
     )
     return Cache(slots=slots, layers=layers, capacity=capacity, bytes_per_token=per_token)
 

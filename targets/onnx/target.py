@@ -8,7 +8,7 @@ from pathlib import Path
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract.manifest import File, VendorRuntime
-from kexport.targets.base import Emitted, EmitOptions
+from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.onnx.emit import emit
 from kexport.targets.onnx.package import write_vendor_files
 

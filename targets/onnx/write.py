@@ -36,9 +36,9 @@ class DataFile:
         array = np.asarray(tensor.numpy(), order="C")
         if self._on_tensor is not None:
             self._on_tensor(name, array)
-        self._write(memoryview(array.reshape(-1).view(np.uint8)))
+        self._write(array.reshape(-1).view(np.uint8).data)
         return ir.ExternalTensor(
-            self.path.name, offset, self._size - offset, tensor.dtype, shape=ir.Shape(tensor.shape), name=name, base_dir=self.path.parent
+            self.path.name, offset, self._size - offset, tensor.dtype, shape=ir.Shape(array.shape), name=name, base_dir=self.path.parent
         )
 
     def close(self) -> File:

@@ -1,8 +1,8 @@
 """attention: the first of the three forms that takes the node. Which one, and why not a better one, goes into the manifest.
 
-    GroupQueryAttention   writes and reads a self cache in place                                  attention_gqa.py
-    MultiHeadAttention    over a cross cache or over given keys and values                        attention_mha.py
-    plain operators       everything else: MatMul, Softmax, MatMul                                attention_plain.py
+GroupQueryAttention   writes and reads a self cache in place                                  attention_gqa.py
+MultiHeadAttention    over a cross cache or over given keys and values                        attention_mha.py
+plain operators       everything else: MatMul, Softmax, MatMul                                attention_plain.py
 """
 
 from __future__ import annotations

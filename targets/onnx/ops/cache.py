@@ -17,7 +17,9 @@ def lower_write(node: Node, b: Builder) -> None:
     write_part(b, slot, part, b.value(node.input(0)), b.ids(node.input(1)))
     b.set(node.output, b.transpose(slot_part(b, slot, part), HEADS_FIRST))
     if part == 0:
-        b.fusions.append(Fusion(layer=node.layer or slot, form="ScatterND", fused=False, reason="the capture kept this attention as plain ops"))
+        b.fusions.append(
+            Fusion(layer=node.layer or slot, form="ScatterND", fused=False, reason="the capture kept this attention as plain ops")
+        )
 
 
 @lowers("cache_read")

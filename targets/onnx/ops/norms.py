@@ -47,7 +47,9 @@ def lower_rms_norm(node: Node, b: Builder) -> None:
     scale = _scale(node, b, float(attribute(node, "offset")))
     b.set(
         node.output,
-        b.op("SimplifiedLayerNormalization", [x, scale], x.dtype, x.shape, axis=-1, epsilon=float(attribute(node, "epsilon")), stash_type=1),
+        b.op(
+            "SimplifiedLayerNormalization", [x, scale], x.dtype, x.shape, axis=-1, epsilon=float(attribute(node, "epsilon")), stash_type=1
+        ),
     )
 
 

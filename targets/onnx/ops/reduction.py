@@ -60,5 +60,9 @@ def lower_one_hot(node: Node, b: Builder) -> None:
     indices, depth = b.value(node.input(0)), attribute(node, "depth")
     shape = b.type_of(node.output).shape
     last = b.op("Unsqueeze", [indices, b.integers(-1)], indices.dtype, (*indices.shape, 1))
-    places = b.constant(np.arange(fixed(depth, "depth", node)).astype(indices.dtype)) if isinstance(depth, int) else b.cast(b.range(depth), indices.dtype)
+    places = (
+        b.constant(np.arange(fixed(depth, "depth", node)).astype(indices.dtype))
+        if isinstance(depth, int)
+        else b.cast(b.range(depth), indices.dtype)
+    )
     b.set(node.output, b.cast(b.op("Equal", [last, places], "bool", shape), str(attribute(node, "dtype"))))

@@ -26,7 +26,9 @@ def _by_table(node: Node, b: Builder) -> Tensor:
     flat = b.reshape(x, (*x.shape[:2], heads * size))
     inputs = [flat, b.ids(node.input(1)), cos, sin]
     partial = rotated if rotated < size else 0
-    turned = b.op("RotaryEmbedding", inputs, x.dtype, flat.shape, domain=CONTRIB, num_heads=heads, rotary_embedding_dim=partial, interleaved=0)
+    turned = b.op(
+        "RotaryEmbedding", inputs, x.dtype, flat.shape, domain=CONTRIB, num_heads=heads, rotary_embedding_dim=partial, interleaved=0
+    )
     return b.reshape(turned, x.shape)
 
 

@@ -26,7 +26,9 @@ def encoded(files: Any, ids: Any, mask: Any) -> tuple[dict[str, Any], dict[str, 
     return dict(zip(names, ours, strict=True)), expected
 
 
-@pytest.mark.parametrize("options", [{}, {"head_dim": 8}, {"head_dim": 20}, {"packed": False, "bias": True}, {"norm": "layer_norm", "activation": "gelu"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"head_dim": 8}, {"head_dim": 20}, {"packed": False, "bias": True}, {"norm": "layer_norm", "activation": "gelu"}]
+)
 def test_encoder_and_decoder(options: dict[str, Any], tmp_path: Path) -> None:
     """Encoder, cross caches and a ragged prefill plus steps equal the interpreter, padded encoder rows included."""
     toy = Toy(cross=True, kv_heads=4, rope=False, learned_positions=True, tied=True, **options)
@@ -40,9 +42,13 @@ def test_encoder_and_decoder(options: dict[str, Any], tmp_path: Path) -> None:
         for part in ("key", "value"):
             got = ours[f"present.{index}.encoder.{part}"].transpose(0, 2, 1, 3)
             np.testing.assert_allclose(got[mask], expected[f"cross.{index}.{part}"][mask], atol=BOUND)
-    extra = {name.replace("present", "past_key_values"): array for name, array in ours.items()} | {"encoder_attention_mask": mask.astype(np.int64)}
+    extra = {name.replace("present", "past_key_values"): array for name, array in ours.items()} | {
+        "encoder_attention_mask": mask.astype(np.int64)
+    }
     runner = OnnxRunner(files, BATCH, extra=extra)
-    reference = Reference(files.graphs["extend"], files.source, BATCH, cross={name: value for name, value in expected.items() if name != "hidden"})
+    reference = Reference(
+        files.graphs["extend"], files.source, BATCH, cross={name: value for name, value in expected.items() if name != "hidden"}
+    )
     reference.extra["encoder_padding_mask"] = mask
     counts = np.array([3, 1, 2])
     tokens = rng.integers(0, toy.vocabulary, (BATCH, 3))
@@ -50,7 +56,9 @@ def test_encoder_and_decoder(options: dict[str, Any], tmp_path: Path) -> None:
         got, want = runner.extend(tokens, counts), reference.extend(tokens, counts)
         assert np.abs(got - want).max() < BOUND * want.std()
         tokens, counts = rng.integers(0, toy.vocabulary, (BATCH, 1)), np.ones(BATCH, np.int64)
-    without = Reference(files.graphs["extend"], files.source, BATCH, cross={name: value for name, value in expected.items() if name != "hidden"})
+    without = Reference(
+        files.graphs["extend"], files.source, BATCH, cross={name: value for name, value in expected.items() if name != "hidden"}
+    )
     without.extra["encoder_padding_mask"] = np.ones_like(mask)
     first = np.array([[3], [4], [5]])
     masked = OnnxRunner(files, BATCH, extra=extra).extend(first, np.ones(BATCH, np.int64))
@@ -102,7 +110,8 @@ def free_attention(attrs: dict[str, Any], given: set[str], kv_heads: int, head_d
     query = graph.add_input("query", "float32", (*shape, heads, head_dim))
     key, value = (graph.add_input(name, "float32", ("batch", "sequence", kv_heads, head_dim)) for name in ("key", "value"))
     kinds: dict[str, tuple[str, tuple[Any, ...]]] = {
-        "positions": ("int32", shape), "bias": ("float32", (1, heads, "sequence", "sequence")), "mask": ("bool", ("batch", 1, "sequence", "sequence")),
+        "positions": ("int32", shape),
+        "bias": ("float32", (1, heads, "sequence", "sequence")), "mask": ("bool", ("batch", 1, "sequence", "sequence")),
         "key_mask": ("bool", ("batch", "sequence")), "sinks": ("float32", (heads,)), "slopes": ("float32", (heads,)),
     }  # fmt: skip
     names = [query, key, value, *("" for _ in kinds)]
@@ -176,5 +185,7 @@ def test_cross_cache_of_grouped_heads(tmp_path: Path) -> None:
     feeds = {"query": rng.standard_normal((2, 3, 4, 8)).astype(np.float32), "encoder_padding_mask": np.arange(5) < np.array([[5], [2]])}
     expected = run(graph, feeds, None, {"cross.0": [key, value]})["y"]
     past = {f"past_key_values.0.{part}": array.transpose(0, 2, 1, 3) for part, array in (("key", key), ("value", value))}
-    got = files.session().run(None, {"query": feeds["query"], "encoder_attention_mask": feeds["encoder_padding_mask"].astype(np.int64), **past})[0]
+    got = files.session().run(
+        None, {"query": feeds["query"], "encoder_attention_mask": feeds["encoder_padding_mask"].astype(np.int64), **past}
+    )[0]
     np.testing.assert_allclose(got, expected, atol=BOUND)

@@ -13,7 +13,15 @@ from tests.targets.onnx.toys import OnnxRunner, Toy, compare, decoder, op_counts
 BOUND = 5e-6  # in standard deviations of the logits
 VISIBLE = 1e-2  # a feature that matters moves some logit at least this much, in the same unit
 
-BLOOM: dict[str, Any] = {"alibi": True, "rope": False, "norm": "layer_norm", "bias": True, "activation": "gelu", "kv_heads": 4, "tied": True}
+BLOOM: dict[str, Any] = {
+    "alibi": True,
+    "rope": False,
+    "norm": "layer_norm",
+    "bias": True,
+    "activation": "gelu",
+    "kv_heads": 4,
+    "tied": True,
+}
 GEMMA2: dict[str, Any] = {
     "softcap": 4.0, "windows": (4, None), "offset": 1.0, "tied": True, "final_softcap": 30.0, "kv_heads": 1, "activation": "gelu",
 }  # fmt: skip

@@ -23,6 +23,13 @@ from tests.targets.onnx.toys import RandomSource, open_session, source_of
 SIZES = {"batch": 2, "sequence": 3}
 NUMBER_OF_IDS = 5
 CASES = [(op, case) for op, lowering in sorted(LOWERINGS.items()) for case in lowering.cases]
+WITHOUT_INPUTS: list[tuple[str, dict[str, Any]]] = [
+    ("dim_size", {"dim": "sequence"}),
+    ("dim_size", {"dim": "2*batch*sequence"}),
+    ("range", {"size": "sequence"}),
+    ("range", {"size": 4}),
+    ("range", {"size": "sequence", "dtype": "float32"}),
+]
 TESTED_ELSEWHERE = {"attention", "cache_read", "cache_write"}  # they need slots: test_decoder.py, test_attention.py
 
 
@@ -91,8 +98,7 @@ def test_lowering(op: str, case: Case, tmp_path: Path) -> None:
         np.testing.assert_allclose(got.astype(np.float64), want.astype(np.float64), rtol=case.tolerance, atol=case.tolerance)
 
 
-@pytest.mark.parametrize(("op", "attrs"), [("dim_size", {"dim": "sequence"}), ("dim_size", {"dim": "2*batch*sequence"}), ("range", {"size": "sequence"}),
-                                           ("range", {"size": 4}), ("range", {"size": "sequence", "dtype": "float32"})])  # fmt: skip
+@pytest.mark.parametrize(("op", "attrs"), WITHOUT_INPUTS)
 def test_ops_without_inputs(op: str, attrs: dict[str, Any], tmp_path: Path) -> None:
     """Sizes are read off the file's inputs."""
     graph = Graph(op)

@@ -15,7 +15,7 @@ from kexport.graphs.ir import Graph, Node, Slot, TensorType
 from kexport.graphs.verify import verify
 from kexport.graphs.weights import Parameter, Weight, concatenate
 from kexport.runtime.contract.dtypes import numpy_dtype
-from kexport.targets.base import Emitted, EmitOptions
+from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.onnx import emit
 
 CAPACITY = 24
@@ -110,16 +110,21 @@ def projections(graph: Graph, toy: Toy, x: str, name: str) -> list[str]:
     sizes = tuple(h * d for h, d in zip(heads, dims, strict=True))
     if toy.packed:
         width = int(graph.type_of(x).shape[-1])
-        kernels: tuple[Weight, ...] = tuple(Parameter((width, size), "float32", f"{name}.{part}.kernel") for part, size in zip("qkv", sizes, strict=True))
+        kernels: tuple[Weight, ...] = tuple(
+            Parameter((width, size), "float32", f"{name}.{part}.kernel") for part, size in zip("qkv", sizes, strict=True)
+        )
         inputs = [x, graph.add_weight(concatenate(kernels, 1))]
         if toy.bias:
-            biases: tuple[Weight, ...] = tuple(Parameter((size,), "float32", f"{name}.{part}.bias") for part, size in zip("qkv", sizes, strict=True))
+            biases: tuple[Weight, ...] = tuple(
+                Parameter((size,), "float32", f"{name}.{part}.bias") for part, size in zip("qkv", sizes, strict=True)
+            )
             inputs.append(graph.add_weight(concatenate(biases, 0)))
         flat: tuple[str, ...] = split(graph, graph.add_node("linear", inputs, layer=f"{name}.qkv"), sizes)
     else:
         flat = tuple(linear(graph, x, f"{name}.{part}", size, toy.bias) for part, size in zip("qkv", sizes, strict=True))
     return [
-        graph.add_node("reshape", [part], shape=(*graph.type_of(part).shape[:2], h, d)) for part, h, d in zip(flat, heads, dims, strict=True)
+        graph.add_node("reshape", [part], shape=(*graph.type_of(part).shape[:2], h, d))
+        for part, h, d in zip(flat, heads, dims, strict=True)
     ]
 
 
@@ -178,7 +183,8 @@ def decoder(toy: Toy, name: str = "extend") -> Graph:
         attrs: dict[str, Any] = {"scale": toy.head_dim**-0.5, "causal": toy.causal, "window": window, "softcap": toy.softcap}
         if toy.plain_cache:
             key, value = (
-                graph.add_node("cache_write", [part, positions], slot=f"self.{index}", part=number) for number, part in enumerate((key, value))
+                graph.add_node("cache_write", [part, positions], slot=f"self.{index}", part=number)
+                for number, part in enumerate((key, value))
             )
         else:
             attrs |= {"slot": f"self.{index}", "write": True}
@@ -187,7 +193,9 @@ def decoder(toy: Toy, name: str = "extend") -> Graph:
         )
         x = graph.add_node("add", [x, projected(graph, mixed, f"layer{index}.out", toy.hidden, toy.bias)])
         if toy.cross:
-            cross_query = linear(graph, norm(graph, toy, x, f"layer{index}.cross_norm"), f"layer{index}.cross.q", toy.heads * toy.head_dim, toy.bias)
+            cross_query = linear(
+                graph, norm(graph, toy, x, f"layer{index}.cross_norm"), f"layer{index}.cross.q", toy.heads * toy.head_dim, toy.bias
+            )
             cross_query = graph.add_node("reshape", [cross_query], shape=("batch", "sequence", toy.heads, toy.head_dim))
             inputs = [cross_query, "", "", "", "", "", encoder_mask]
             mixed = graph.add_node("attention", inputs, layer=f"layer{index}.cross", slot=f"cross.{index}", scale=toy.head_dim**-0.5)
@@ -256,7 +264,13 @@ def write(directory: Path, *graphs: Graph, capacity: int = CAPACITY, **options: 
     """Emit the graphs and open the files."""
     source = source_of(*graphs)
     emitted = emit({graph.name: graph for graph in graphs}, source, directory, EmitOptions(capacity, **options))
-    return Files(directory, emitted, source, {graph.name: graph for graph in graphs}, {s.name: open_session(directory / s.file) for s in emitted.signatures})
+    return Files(
+        directory,
+        emitted,
+        source,
+        {graph.name: graph for graph in graphs},
+        {s.name: open_session(directory / s.file) for s in emitted.signatures},
+    )
 
 
 def open_session(path: Path) -> ort.InferenceSession:
@@ -304,7 +318,9 @@ class OnnxRunner:
 class Reference:
     """The same steps by the interpreter."""
 
-    def __init__(self, graph: Graph, source: RandomSource, batch: int, capacity: int = CAPACITY, cross: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, graph: Graph, source: RandomSource, batch: int, capacity: int = CAPACITY, cross: Mapping[str, Any] | None = None
+    ) -> None:
         self.graph, self.source = graph, source
         self.caches = new_caches(graph, batch, capacity)
         self.lengths = np.zeros(batch, np.int64)
