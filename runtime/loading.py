@@ -1,0 +1,84 @@
+"""Open an artifact: read its manifest, check its files, open its engine and its tokenizer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError, UsageError
+from kexport.runtime.contract.files import sha256_file
+from kexport.runtime.contract.manifest import File, Manifest
+from kexport.runtime.contract.manifest_io import read_manifest
+from kexport.runtime.contract.paths import open_path
+from kexport.runtime.engines.base import open_engine
+from kexport.runtime.language_model import LanguageModel
+from kexport.runtime.tokenizer import open_tokenizer
+
+Check = Literal["fast", "full"]
+
+_SMALL_FILE_BYTES = 32 << 20
+_GENERATIVE_TASKS = ("causal-lm", "seq2seq-lm")
+
+
+def load(
+    directory: str | os.PathLike[str],
+    preprocessor: Literal["auto"] | None = "auto",
+    *,
+    threads: int | None = None,
+    check: Check = "fast",
+    low_memory: bool = False,
+    allow_unverified: bool = False,
+) -> LanguageModel:
+    """The artifact in `directory`, ready to generate.
+
+    `preprocessor` "auto" uses the artifact's tokenizer, if it has one; None takes and gives token ids, as `preprocessor=None` does in KerasHub.
+    `threads`: CPU threads; None leaves it to the engine. `check` "fast" compares the sizes of all files and the digests of small
+    ones, "full" the digests of all. `low_memory` keeps weights mapped from their file, at some cost in speed.
+    `allow_unverified`: generate without a warning even if the artifact was never compared with its original.
+
+    Raises InvalidInputError (KX5xx) for anything wrong with the artifact, UnsupportedError (KX51x) where it needs an engine or a library
+    that is not here, UsageError (KX102) for options that do not exist.
+    """
+    if check not in ("fast", "full"):
+        raise UsageError("KX102", f"there is no check `{check}`", hint='choose "fast" or "full"')
+    if preprocessor not in ("auto", None):
+        raise UsageError("KX102", '`preprocessor` is "auto" or None', hint="an artifact brings its own tokenizer")
+    if threads is not None and threads < 1:
+        raise UsageError("KX102", f"cannot run on {threads} threads", hint="give at least 1, or nothing")
+    root = Path(directory)
+    manifest = read_manifest(root)
+    check_files(root, manifest, check)
+    if manifest.task not in _GENERATIVE_TASKS:
+        raise UnsupportedError("KX512", f"the artifact is a {manifest.task}, which does not generate text")
+    tokenizer = None
+    if preprocessor == "auto" and manifest.tokenizer is not None:
+        tokenizer = open_tokenizer(root, manifest.tokenizer)
+    engine = open_engine(root, manifest, threads=threads, low_memory=low_memory)
+    return LanguageModel(engine, manifest, tokenizer, allow_unverified=allow_unverified)
+
+
+def check_files(directory: Path, manifest: Manifest, check: Check = "fast") -> None:
+    """Compare the files with what the manifest says of them; a digest is computed of small files, or with "full" of all.
+
+    Raises InvalidInputError: KX505 for a path or a kind of file that is not safe, KX506 for another size, KX507 for another content, KX508 for
+    a missing file.
+    """
+    for file in manifest.files:
+        path = open_path(directory, file.path)
+        _check_size(path, file)
+        if check == "full" or file.bytes <= _SMALL_FILE_BYTES:
+            _check_digest(path, file)
+
+
+def _check_size(path: Path, file: File) -> None:
+    size = path.stat().st_size
+    if size != file.bytes:
+        hint = "it was cut off or changed; convert the model again or fetch the artifact from its source again"
+        raise InvalidInputError("KX506", f"`{file.path}` has {size} bytes; the manifest says {file.bytes}", hint=hint)
+
+
+def _check_digest(path: Path, file: File) -> None:
+    if sha256_file(path) != file.sha256:
+        hint = "it was changed after the conversion; convert the model again or fetch the artifact from its source again"
+        raise InvalidInputError("KX507", f"`{file.path}` is not the file that was converted: its SHA-256 differs", hint=hint)
