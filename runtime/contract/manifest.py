@@ -94,12 +94,14 @@ class CacheSlot(Record, kw_only=True):
 class Cache(Record, kw_only=True):
     """All slots, which slots each decoder layer reads, and how large they get.
 
-    `capacity`: the longest sequence (prompt and new tokens together) this artifact serves. `bytes_per_token`: over all self slots, one row.
+    `capacity`: the longest sequence (prompt and new tokens together) this artifact serves;
+    `encoder_capacity`: the longest encoder prompt, 0 = no bound. `bytes_per_token`: over all self slots, one row.
     """
 
     slots: tuple[CacheSlot, ...] = ()
     layers: tuple[tuple[str, ...], ...] = ()
     capacity: int = 0
+    encoder_capacity: int = 0
     bytes_per_token: int = 0
 
 
@@ -178,7 +180,8 @@ class Memory(Record, kw_only=True):
 class ParityCase(Record, kw_only=True):
     """One compared run: the token ids fed (input name -> rows), the tokens the original gave, and what the artifact gave.
 
-    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound.
+    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `smallest_gap`: the smallest top-2
+    logit gap of the original over all steps. `texts` and `expected_texts`: prompts and results of a case run on text.
     """
 
     name: str
@@ -191,6 +194,8 @@ class ParityCase(Record, kw_only=True):
     near_ties: int = 0
     max_logit_difference: float = 0.0
     smallest_gap: float = 0.0
+    texts: list[str] = []
+    expected_texts: list[str] = []
 
 
 class Certificate(Record, kw_only=True):

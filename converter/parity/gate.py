@@ -1,0 +1,150 @@
+"""Run all cases on the original and, in a fresh process, on the written artifact; give the certificate or refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kexport.converter.cpu import cpu_features
+from kexport.converter.parity.cases import FIXED_TEXTS, Case, Sizes, build_cases, stop_case
+from kexport.converter.parity.compare import Compared, compare, compare_texts
+from kexport.converter.parity.oracle import Oracle
+from kexport.converter.parity.tolerances import LOGIT_BOUND, MOST_NEAR_TIES, NEAR_TIE_FACTOR
+from kexport.runtime.contract.errors import InternalError, ParityError
+from kexport.runtime.contract.manifest import Certificate
+from kexport.runtime.contract.progress import Reporter
+from numpy.typing import NDArray
+
+TEXT_NEW_TOKENS = 16
+STREAMED_PROMPT = 6
+VERSIONS = ("keras", "keras-hub", "tensorflow", "numpy", "onnxruntime", "tokenizers")
+SHOWN_OF_A_CRASH = 2000
+
+
+@dataclasses.dataclass(slots=True)
+class Expected:
+    """What the original gave for a case: tokens and logits, or texts."""
+
+    case: Case
+    tokens: NDArray[np.int32] | None = None
+    logits: NDArray[np.float32] | None = None
+    texts: list[str] | None = None
+
+
+def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Reporter) -> list[Expected]:
+    """Everything the original has to say."""
+    cases = build_cases(sizes) if oracle.steps is None else [_streamed_case(oracle.steps, sizes)]
+    answers: list[Expected] = []
+    with reporter.stage("run the original", total=len(cases) + 1) as stage:
+        for case in cases:
+            tokens = oracle.generate(case)
+            answers.append(Expected(case, tokens, oracle.logits(case, tokens)))
+            stage.advance()
+        if oracle.steps is None:
+            stopped = stop_case(answers[0].case, answers[0].tokens)  # type: ignore[arg-type]
+            if stopped is not None:
+                answers.append(Expected(stopped, oracle.generate(stopped)))
+            if with_texts:
+                texts = Case("text", (), min(sizes.capacity, _text_length(oracle)), texts=FIXED_TEXTS)
+                answers.append(Expected(texts, texts=oracle.texts(texts)))
+        stage.advance()
+    return answers
+
+
+def _text_length(oracle: Oracle) -> int:
+    """Room for the longest fixed text and some new tokens."""
+    tokenizer = oracle.task.preprocessor.tokenizer
+    return max(len(tokenizer(text)) for text in FIXED_TEXTS) + TEXT_NEW_TOKENS
+
+
+def _streamed_case(steps: int, sizes: Sizes) -> Case:
+    case = build_cases(sizes)[0]
+    prompt = case.prompts[0][:STREAMED_PROMPT]
+    return Case(f"one row, {steps} steps", (prompt,), len(prompt) + steps, case.encoder[:1])
+
+
+def run_artifact(directory: Path, answers: list[Expected], pad: int, *, low_memory: bool, reporter: Reporter) -> dict[str, NDArray[Any]]:
+    """Replay the cases on the artifact in a fresh process.
+
+    Raises:
+        ParityError: the artifact cannot even be run; the process's last words are the detail.
+    """
+    entries = [{"case": dataclasses.asdict(a.case), "expected": None if a.logits is None or a.tokens is None else a.tokens.tolist()} for a in answers]
+    with tempfile.TemporaryDirectory(prefix="kexport-parity-") as temporary, reporter.stage("run the artifact", total=len(answers)) as stage:
+        cases, results = Path(temporary) / "cases.json", Path(temporary) / "results.npz"
+        cases.write_text(json.dumps({"cases": entries, "pad": pad, "low_memory": low_memory}), encoding="utf-8")
+        command = [sys.executable, "-m", "kexport.converter.parity.replay", str(directory), str(cases), str(results)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout is not None and process.stderr is not None
+            for _ in process.stdout:
+                stage.advance()
+            words = process.stderr.read()
+        finally:
+            process.terminate() if process.poll() is None else None
+            code = process.wait()
+        if code:
+            last = words.strip().splitlines()[-1:] or [f"exit code {code}"]
+            raise ParityError("KX301", f"the written artifact does not run: {last[0]}", hint="report this with --debug", detail=words[-SHOWN_OF_A_CRASH:])
+        with np.load(results) as loaded:
+            return dict(loaded)
+
+
+def judge(answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str, steps: int | None) -> Certificate:
+    """The certificate.
+
+    Raises:
+        ParityError: the artifact is not equal to the original; names the first difference.
+    """
+    compared: list[Compared] = []
+    for index, answer in enumerate(answers):
+        if answer.texts is not None:
+            compared.append(compare_texts(answer.case, answer.texts, [str(text) for text in results[f"texts:{index}"]]))
+        elif answer.tokens is not None:
+            compared.append(compare(answer.case, answer.tokens, results[f"tokens:{index}"], answer.logits, results.get(f"logits:{index}")))
+        else:
+            raise InternalError("KX909", f"case {answer.case.name} has no expectation")
+    records = tuple(item.record for item in compared)
+    total, near_ties = sum(r.tokens_compared for r in records), sum(r.near_ties for r in records)
+    # After a near tie a run without forced tokens goes its own way: only cases with forced logits are judged then.
+    judged = compared if near_ties == 0 else [item for item, answer in zip(compared, answers, strict=True) if answer.logits is not None]
+    failure = next((item.difference for item in judged if item.difference is not None), None)
+    if failure is not None:
+        raise ParityError("KX302", f"the artifact is not equal to the original in case `{failure.case}`: {failure.text}", hint=_FAILED_HINT)
+    if near_ties > MOST_NEAR_TIES * total:
+        raise ParityError("KX303", f"{near_ties} of {total} steps are near ties, more than 1 in {1 / MOST_NEAR_TIES:g}", hint=_FAILED_HINT)
+    return Certificate(
+        verdict="proven" if steps is None else "proven-steps",
+        steps=steps or 0,
+        oracle=oracle,
+        cases=records,
+        tokens_compared=total,
+        tokens_equal=sum(r.tokens_equal for r in records),
+        near_ties=near_ties,
+        max_logit_difference={"decode": max(r.max_logit_difference for r in records)},
+        bounds={"logits_share_of_spread": LOGIT_BOUND["float32"], "near_tie_gap_in_bounds": NEAR_TIE_FACTOR, "near_ties_at_most": MOST_NEAR_TIES},
+        versions={"python": platform.python_version(), **library_versions(VERSIONS)},
+        cpu_features=cpu_features(),
+    )
+
+
+_FAILED_HINT = "nothing was written; --keep-failed keeps the artifact as OUT.failed for a report"
+
+
+def library_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions of those that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,134 @@
+"""The original as the judge: its public `generate()`, and its own cached logits along given rows.
+
+Two oracles: `LoadedOracle` runs the model as loaded; `StreamedOracle` runs the same stock code on a model without weights in memory,
+reading each weight from the checkpoint when an op needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from kexport.converter.parity.cases import Case
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+Logits = NDArray[np.float32]
+
+
+class Oracle(ABC):
+    """`description` goes into the certificate. `steps`: None for whole generations, else how many new tokens are affordable."""
+
+    description: str
+    steps: int | None = None
+
+    def __init__(self, task: Any, pad: int) -> None:
+        self.task, self.pad = task, pad
+
+    @abstractmethod
+    def generate(self, case: Case) -> Tokens:
+        """What the original gives: int32 [rows, max_length]."""
+
+    def texts(self, case: Case) -> list[str]:
+        """What the original gives for text prompts."""
+        raise NotImplementedError
+
+    def logits(self, case: Case, rows: Tokens) -> Logits:
+        """float32 [rows, length, vocabulary]: the original's cached forward over whole rows, next-token logits at each position."""
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            return np.asarray(self._forward(case, rows), np.float32)
+
+    def _forward(self, case: Case, rows: Tokens) -> Any:
+        import tensorflow as tf
+
+        ids = tf.constant(rows)
+        if case.encoder:
+            encoder_ids, encoder_mask = (tf.constant(part) for part in case.encoder_rows(self.pad))
+            hidden = self.task.call_encoder(token_ids=encoder_ids, padding_mask=encoder_mask)
+            self_cache, cross_cache = self.task._initialize_cache(encoder_ids, ids)
+            return self.task.call_decoder_with_cache(
+                encoder_hidden_states=hidden,
+                encoder_padding_mask=encoder_mask,
+                decoder_token_ids=ids,
+                self_attention_cache=self_cache,
+                self_attention_cache_update_index=0,
+                cross_attention_cache=cross_cache,
+                cross_attention_cache_update_index=0,
+            )[0]
+        return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), 0)[0]
+
+    def _empty_cache(self, batch: int, length: int) -> Any:
+        import tensorflow as tf
+        from kexport.graphs.capture.causal import cache_spec
+
+        spec = cache_spec(self.task)
+        sizes = iter((batch, length))
+        return tf.zeros([next(sizes) if size is None else size for size in spec.shape], spec.dtype)
+
+
+class LoadedOracle(Oracle):
+    """The model with its weights in memory; `generate()` is KerasHub's public one, greedy. The model is left as found."""
+
+    description = "KerasHub generate(), greedy, float32, TensorFlow on CPU"
+
+    def generate(self, case: Case) -> Tokens:
+        """See Oracle."""
+        ids, mask = case.decoder_rows(self.pad)
+        inputs: dict[str, Any] = {"token_ids": ids, "padding_mask": mask}
+        key = "token_ids"
+        if case.encoder:
+            encoder_ids, encoder_mask = case.encoder_rows(self.pad)
+            inputs = {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
+            key = "decoder_token_ids"
+        with self._greedy(preprocessor=None):
+            return np.asarray(self.task.generate(inputs, stop_token_ids=case.stop_token_ids)[key], np.int32)
+
+    def texts(self, case: Case) -> list[str]:
+        """See Oracle."""
+        with self._greedy(preprocessor=self.task.preprocessor):
+            return list(self.task.generate(list(case.texts), max_length=case.max_length))
+
+    @contextlib.contextmanager
+    def _greedy(self, preprocessor: Any) -> Iterator[None]:
+        """The task with a greedy sampler and the given preprocessor for a while; its compiled function comes back untouched."""
+        import keras_hub
+
+        task = self.task
+        found = (task.sampler, task.generate_function, task.preprocessor)
+        task.sampler, task.generate_function, task.preprocessor = keras_hub.samplers.GreedySampler(), None, preprocessor
+        try:
+            yield
+        finally:
+            task.sampler, task.generate_function, task.preprocessor = found
+
+
+class StreamedOracle(Oracle):
+    """Stock code on an abstract model, each weight read from `weights` when needed: a prompt and a few greedy steps."""
+
+    steps = 3
+
+    def __init__(self, task: Any, pad: int, weights: Any) -> None:
+        super().__init__(task, pad)
+        self._weights = weights
+        self.description = f"KerasHub's cached forward, greedy, float32, weights streamed from the checkpoint, {self.steps} steps"
+
+    def generate(self, case: Case) -> Tokens:
+        """Greedy steps of the cached forward, each over the whole row so far; rows of equal length only."""
+        ids, _ = case.decoder_rows(self.pad)
+        for column in range(len(case.prompts[0]), case.max_length):
+            logits = self.logits(case, ids[:, :column])
+            ids[:, column] = logits[:, -1].argmax(axis=-1)
+        return ids
+
+    def logits(self, case: Case, rows: Tokens) -> Logits:
+        """See Oracle."""
+        from kexport.graphs.capture.abstract import streaming
+        from kexport.graphs.capture.names import parameter_name
+
+        with streaming(list(self.task.variables), lambda variable: self._weights.read(parameter_name(variable))):
+            return super().logits(case, rows)

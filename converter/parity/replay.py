@@ -1,0 +1,107 @@
+"""Run cases on an artifact through the runtime, in a process of its own: no Keras, no TensorFlow, the written files only.
+
+    python -m kexport.converter.parity.replay ARTIFACT CASES.json RESULTS.npz
+
+For each case `tokens:<n>` holds what `generate()` gave. Where the case carries the original's tokens, `logits:<n>` holds float32
+[rows, length, vocabulary]: at each position of the original's rows, from the prompt's last one on, the artifact's logits for the next
+token, with the original's tokens fed (teacher forcing), so that one difference does not hide what comes after it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kexport.converter.parity.cases import Case
+from kexport.runtime.engines.base import CacheState, Engine
+from numpy.typing import NDArray
+
+
+def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> NDArray[np.float32]:
+    """The artifact's logits along the original's rows: [rows, length, vocabulary], NaN in front of each prompt's last token."""
+    count, length = rows.shape
+    logits = np.full((count, length, engine.vocabulary_size), np.nan, np.float32)
+    cache = engine.new_cache(count, length)
+    if case.encoder:
+        engine.encode(*case.encoder_rows(pad), cache)
+    lengths = np.array([len(prompt) for prompt in case.prompts])
+    logits[np.arange(count), lengths - 1] = _feed_prompts(engine, cache, case, rows, lengths)
+    while (lengths < length).any():
+        running = lengths < length
+        tokens = rows[np.arange(count), np.minimum(lengths, length - 1)][:, None]
+        step = engine.extend(cache, tokens, running.astype(np.int64))
+        logits[running, lengths[running]] = step[running]
+        lengths = lengths + running
+    return logits
+
+
+def _feed_prompts(engine: Engine, cache: CacheState, case: Case, rows: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.float32]:
+    if not case.chunks:
+        return engine.extend(cache, rows[:, : lengths.max()], lengths)
+    done, pieces = 0, list(case.chunks)
+    result = np.empty((0, 0), np.float32)
+    while done < lengths[0]:
+        size = min(pieces.pop(0) if len(pieces) > 1 else pieces[0], int(lengths[0]) - done)
+        result = engine.extend(cache, rows[:, done : done + size])
+        done += size
+    return result
+
+
+def run_case(model: Any, text_model: Any, case: Case, expected: NDArray[Any] | None, pad: int) -> dict[str, Any]:
+    """`tokens` or `texts` of one case, and `logits` where the original's tokens are given."""
+    if case.texts:
+        return {"texts": text_model.generate(list(case.texts), max_length=case.max_length)}
+    ids, mask = case.decoder_rows(pad)
+    inputs: dict[str, Any] = {"token_ids": ids, "padding_mask": mask}
+    key = "token_ids"
+    if case.encoder:
+        encoder_ids, encoder_mask = case.encoder_rows(pad)
+        inputs = {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
+        key = "decoder_token_ids"
+    result = {"tokens": model.generate(inputs, stop_token_ids=case.stop_token_ids)[key]}
+    if expected is not None:
+        result["logits"] = forced_logits(model.engine, case, expected, pad)
+    return result
+
+
+def main(artifact: str, cases_file: str, results_file: str) -> None:
+    """The process's entry: see the module."""
+    from kexport import runtime
+
+    document = json.loads(Path(cases_file).read_text(encoding="utf-8"))
+    results: dict[str, NDArray[Any]] = {}
+    low_memory = bool(document["low_memory"])
+    model = runtime.load(artifact, preprocessor=None, low_memory=low_memory, allow_unverified=True)
+    model.compile(sampler="greedy")
+    text_model = None
+    for index, entry in enumerate(document["cases"]):
+        case = case_from_json(entry["case"])
+        if case.texts and text_model is None:
+            text_model = runtime.load(artifact, low_memory=low_memory, allow_unverified=True)
+            text_model.compile(sampler="greedy")
+        expected = None if entry["expected"] is None else np.array(entry["expected"], np.int32)
+        for name, value in run_case(model, text_model, case, expected, document["pad"]).items():
+            results[f"{name}:{index}"] = np.asarray(value)
+        print(f"case {index}", flush=True)
+    np.savez(results_file, **results)  # type: ignore[arg-type]  # numpy's stub wants arrays, and has them
+
+
+def case_from_json(entry: dict[str, Any]) -> Case:
+    """A case from its JSON form."""
+    rows = {name: tuple(tuple(row) for row in entry[name]) for name in ("prompts", "encoder")}
+    stop = entry["stop_token_ids"]
+    return Case(
+        name=entry["name"],
+        max_length=entry["max_length"],
+        stop_token_ids=None if stop is None else tuple(stop),
+        chunks=tuple(entry["chunks"]),
+        texts=tuple(entry["texts"]),
+        **rows,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,11 @@
+"""The one place that holds tolerances.
+
+A logit bound is relative to the spread of the original's logits (largest minus smallest at a position), because logits of different
+models have different scales. It is a bound on rounding, not on error: a graph that does the right thing stays a hundred times below.
+"""
+
+from __future__ import annotations
+
+LOGIT_BOUND = {"float32": 1e-4}  # per compute dtype; share of the logit spread
+NEAR_TIE_FACTOR = 2  # a differing token is a near tie where the original's own top-2 gap is at most this many bounds
+MOST_NEAR_TIES = 1 / 200  # of all compared steps
