@@ -1,0 +1,42 @@
+"""Take intrinsics apart.
+
+    1  y = op(x, ...)                 ->  y = plain ops           where `op` has a rule and is not kept
+    2  a rule that emits intrinsics   ->  taken apart in turn, unless kept
+
+Kept: ops named in `keep`, and ops without a rule (`cache_write`, `cache_read`, the plain ops themselves).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set
+
+from kexport.graphs.ir import Graph, Node
+from kexport.graphs.passes.base import Pass, Result
+from kexport.graphs.passes.decompose.registry import DECOMPOSITIONS, Emit
+from kexport.runtime.contract.errors import InternalError
+
+
+class Decompose(Pass):
+    """See the module."""
+
+    def __init__(self, keep: Set[str] = frozenset()) -> None:
+        self.keep = frozenset(keep)
+
+    def run(self, graph: Graph, result: Result) -> None:
+        while nodes := [node for node in graph.nodes if node.op in DECOMPOSITIONS and node.op not in self.keep]:
+            for node in nodes:
+                self._take_apart(graph, node)
+                result.changes += 1
+
+    def _take_apart(self, graph: Graph, node: Node) -> None:
+        value = DECOMPOSITIONS[node.op](node, Emit(graph, node))
+        if graph.type_of(value) != graph.type_of(node.output):
+            raise InternalError("KX908", f"the decomposition of `{node.op}` gives {graph.type_of(value)}, not {graph.type_of(node.output)}")
+        graph.replace_uses(node.output, value)
+        graph.nodes.remove(node)
+        graph.types.pop(node.output, None)
+
+
+def decompose(graph: Graph, keep: Set[str]) -> Result:
+    """Take every intrinsic apart whose name is not in `keep`, in place. The result counts them."""
+    return Decompose(keep)(graph)
