@@ -1,0 +1,51 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from kexport.runtime.contract.errors import UnsupportedError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class IntegerList(click.ParamType):
+    """Whole numbers in one text, separated by spaces or commas: a tuple of int."""
+
+    name = "integers"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in str(value).replace(",", " ").split())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers", parameter, context)
+
+
+def artifact_argument(function: Function) -> Function:
+    """ARTIFACT: the directory that `kexport convert` wrote."""
+    return click.argument("artifact", type=click.Path(path_type=Path))(function)
+
+
+def json_option(function: Function) -> Function:
+    """--json, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def threads_option(function: Function) -> Function:
+    """--threads."""
+    return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the engine's choice]")(function)
+
+
+def not_built(*declarations: str, is_flag: bool = False, **settings: Any) -> Callable[[Function], Function]:
+    """An option that is public but not built yet: hidden from --help; using it raises UnsupportedError (KX206)."""
+
+    def refuse(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value:
+            raise UnsupportedError("KX206", f"`{parameter.opts[0]}` is not built yet", hint="leave it out")
+
+    return click.option(*declarations, is_flag=is_flag, hidden=True, expose_value=False, callback=refuse, **settings)
