@@ -112,7 +112,7 @@ class _Conversion:
         if self.plan.verify != "none":
             with _timed(self.seconds, "verify"):
                 manifest = self._verify(original, manifest, directory)
-        write_manifest(directory / FILE_NAME, manifest)
+        write_manifest(directory, manifest)
         return manifest
 
     def _capture(self, original: Original) -> dict[str, Graph]:
@@ -121,7 +121,8 @@ class _Conversion:
         captured = capture(original.task)
         self.notes += captured.notes
         for graph in captured.graphs.values():
-            for result in run_passes(graph, optimise()).values():
+            passes = optimise() if "logits" in graph.outputs else []
+            for result in run_passes(graph, passes).values():
                 self.notes += result.refusals
         return captured.graphs
 
@@ -176,7 +177,7 @@ class _Conversion:
 
     def _vendor_files(self, emitted: Emitted, tokenizer: Tokenizer | None, directory: Path) -> tuple[VendorRuntime, ...]:
         special = tokenizer.special_tokens if tokenizer is not None else {}
-        return targets.get(self.options.target).write_vendor_files(
+        _, runtimes = targets.get(self.options.target).write_vendor_files(
             directory,
             emitted,
             stop_token_ids=tokenizer.stop_token_ids if tokenizer is not None else (),
@@ -184,6 +185,7 @@ class _Conversion:
             pad_token_id=special.get("pad"),
             has_tokenizer=tokenizer is not None,
         )
+        return runtimes
 
     def _carry_over(self, directory: Path) -> None:
         """The source's licence and model card travel with the weights."""
@@ -208,7 +210,7 @@ class _Conversion:
     # ---- proof
 
     def _verify(self, original: Original, manifest: Manifest, directory: Path) -> Manifest:
-        write_manifest(directory / FILE_NAME, manifest)
+        write_manifest(directory, manifest)
         certificate = prove(self.source, original, manifest, directory, self.plan.verify, self.reporter)
         return msgspec.structs.replace(manifest, parity=certificate)
 

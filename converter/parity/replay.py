@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case
+from kexport.runtime.contract.errors import KexportError
 from kexport.runtime.engines.base import CacheState, Engine
 from numpy.typing import NDArray
 
@@ -104,4 +106,8 @@ def case_from_json(entry: dict[str, Any]) -> Case:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except KexportError as error:
+        traceback.print_exc()
+        sys.exit(f"[{error.code}] {error.message}")  # the last line is what the converter shows
