@@ -55,6 +55,12 @@ def check_tokenizer_fits(highest_id: int, vocabulary_size: int | None, name: str
         )
 
 
+def highest_token_id(tokenizer: Any) -> int:
+    """The largest id a Keras tokenizer can give; byte-pair vocabularies may have gaps, so their ids are looked at."""
+    vocabulary = getattr(tokenizer, "vocabulary", None)
+    return int(max(vocabulary.values())) if isinstance(vocabulary, dict) and vocabulary else int(tokenizer.vocabulary_size()) - 1
+
+
 def model_layout(model: Any) -> dict[str, tuple[int, ...]]:
     """Where Keras keeps each variable of `model` in a weights file: path -> shape. Reads no values, so it takes abstract variables, too."""
     from keras.src.saving import saving_lib

@@ -5,16 +5,19 @@ Nothing in the converter imports Keras at module level; `--help` and the cheap c
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 from kexport.runtime.contract.errors import UnsupportedError
 
 BACKEND = "tensorflow"
 _INSTALL_HINT = 'pip install "kexport[convert]"'
-_QUIET_TENSORFLOW_LEVEL = "3"
+_ERRORS_ONLY = "2"
+_STDERR = 2
 
 
 def import_keras_hub() -> ModuleType:
@@ -24,9 +27,12 @@ def import_keras_hub() -> ModuleType:
         UnsupportedError: KX401, Keras already runs on another backend in this process; KX402, an extra is missing or too old.
     """
     _choose_backend()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET_TENSORFLOW_LEVEL)
-    for name in ("tensorflow", "keras", "keras_hub"):
-        _import_or_explain(name)
+    if "keras_hub" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _ERRORS_ONLY)
+        with _quiet_stderr():
+            for name in ("tensorflow", "keras", "keras_hub"):
+                _import_or_explain(name)
+        _quiet_sentencepiece()
     return sys.modules["keras_hub"]
 
 
@@ -58,3 +64,29 @@ def _import_or_explain(name: str) -> None:
         raise UnsupportedError(
             "KX402", f"converting needs the package `{missing}`, which cannot be imported", hint=_INSTALL_HINT, detail=str(error)
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drops what native code prints while it loads: TensorFlow's first lines come before any setting of its log level counts."""
+    try:
+        kept = os.dup(_STDERR)
+    except OSError:  # a process without stderr has nothing to quieten
+        yield
+        return
+    sys.stderr.flush()
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), _STDERR)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, _STDERR)
+        os.close(kept)
+
+
+def _quiet_sentencepiece() -> None:
+    """SentencePiece prints a line for each model it opens, unless told not to."""
+    sentencepiece = sys.modules.get("sentencepiece")
+    if sentencepiece is not None and hasattr(sentencepiece, "set_min_log_level"):
+        sentencepiece.set_min_log_level(int(_ERRORS_ONLY))

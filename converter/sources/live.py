@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
-from kexport.converter.checks import check_generative, check_tokenizer_fits
+from kexport.converter.checks import check_generative, check_tokenizer_fits, highest_token_id
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, opens, task_of_class
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError
@@ -37,7 +37,7 @@ def open_live(source: Any, options: Options) -> LiveSource | None:
     backbone = backbone_of(source)
     tokenizer = getattr(getattr(source, "preprocessor", None), "tokenizer", None)
     if tokenizer is not None and options.tokenizer:
-        check_tokenizer_fits(int(tokenizer.vocabulary_size()) - 1, getattr(backbone, "vocabulary_size", None), f"the tokenizer of {handle}")
+        check_tokenizer_fits(highest_token_id(tokenizer), getattr(backbone, "vocabulary_size", None), f"the tokenizer of {handle}")
     class_name = type(source).__name__
     return LiveSource(
         handle=handle,

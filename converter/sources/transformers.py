@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from kexport.converter.checks import check_tokenizer_fits
+from kexport.converter.checks import check_tokenizer_fits, highest_token_id
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, explained, keras_hub_class
 from kexport.converter.sources.documents import read_document
 from kexport.converter.sources.stores import Store
@@ -96,7 +96,7 @@ class TransformersSource(Source):
         tokenizer = getattr(getattr(built, "preprocessor", None), "tokenizer", None)
         if tokenizer is not None:
             check_tokenizer_fits(
-                int(tokenizer.vocabulary_size()) - 1,
+                highest_token_id(tokenizer),
                 getattr(backbone_of(built), "vocabulary_size", None),
                 f"the tokenizer of {self.handle}",
             )

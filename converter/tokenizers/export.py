@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from kexport.converter.tokenizers.packing import prove_packing, read_packers
 from kexport.converter.tokenizers.proof import Evidence, prove
 from kexport.converter.tokenizers.proof_strings import HARD, ORDINARY
-from kexport.converter.tokenizers.reader import read_back
 from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT, Rendering, renderings_of
 from kexport.converter.tokenizers.stop_ids import tokenizer_stop_ids
-from kexport.runtime.contract.errors import UnsupportedError
-from kexport.runtime.contract.manifest import Packer, Tokenizer
+from kexport.runtime.contract.errors import KexportError, UnsupportedError
+from kexport.runtime.contract.manifest import Tokenizer
+from kexport.runtime.tokenizer import open_tokenizer
 
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -37,25 +39,21 @@ def export_tokenizer(preprocessor: Any, directory: Path | str, *, stop_token_ids
     tokenizer = getattr(preprocessor, "tokenizer", None)
     if tokenizer is None:
         raise UnsupportedError("KX440", f"`{type(preprocessor).__name__}` has no tokenizer", hint=NO_TOKENIZER_HINT)
-    packers = read_packers(preprocessor)
-    stripped = tuple(sorted(int(identifier) for identifier in tokenizer.special_token_ids))
-    rendering, evidence = _write_first_proven(tokenizer, directory, stripped)
-    prove_packing(preprocessor, packers)
-    special = special_tokens(tokenizer)
-    _write_vendor_files(tokenizer, directory, rendering, special, packers)
-    _write_json(directory / FIXTURE_FILE, {"pairs": _fixture_pairs(evidence)})
-    return Tokenizer(
-        kind=rendering.kind,
-        file=rendering.file,
+    proposal = Tokenizer(
+        kind="tokenizers",
+        file="",
         vocabulary_size=int(tokenizer.vocabulary_size()),
-        packers=packers,
-        stripped_ids=stripped,
+        packers=read_packers(preprocessor),
+        stripped_ids=tuple(sorted(int(identifier) for identifier in tokenizer.special_token_ids)),
         stop_token_ids=tuple(stop_token_ids) if stop_token_ids is not None else tokenizer_stop_ids(tokenizer),
-        special_tokens=special,
+        special_tokens=special_tokens(tokenizer),
         fixture=FIXTURE_FILE,
-        proven_strings=len(evidence.texts),
-        piece_decoder=rendering.piece_decoder,
     )
+    rendering, record, evidence = _write_first_proven(tokenizer, directory, proposal)
+    prove_packing(preprocessor, record.packers)
+    _write_vendor_files(tokenizer, directory, rendering, record)
+    _write_json(directory / FIXTURE_FILE, {"pairs": _fixture_pairs(evidence)})
+    return record
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:
@@ -74,17 +72,20 @@ def _unknown_id(tokenizer: Any) -> int | None:
     return None if spelling is None else int(tokenizer.token_to_id(spelling))
 
 
-def _write_first_proven(tokenizer: Any, directory: Path, stripped: Sequence[int]) -> tuple[Rendering, Evidence]:
-    """Writes the preferred rendering; where it is not proven, the next one. The first one's difference is the error."""
-    first_error: UnsupportedError | None = None
+def _write_first_proven(tokenizer: Any, directory: Path, proposal: Tokenizer) -> tuple[Rendering, Tokenizer, Evidence]:
+    """Writes the preferred rendering; where the runtime does not read it as the original, the next one. The first one's error is raised."""
+    first_error: KexportError | None = None
     for rendering in renderings_of(tokenizer):
         path = directory / rendering.file
         path.write_bytes(rendering.content)
+        record = structs.replace(proposal, kind=rendering.kind, file=rendering.file, piece_decoder=rendering.piece_decoder)
         try:
-            return rendering, prove(tokenizer, read_back(directory, rendering), stripped)
-        except UnsupportedError as error:
+            evidence = prove(tokenizer, open_tokenizer(directory, record))
+        except KexportError as error:
             path.unlink()
             first_error = first_error or error
+        else:
+            return rendering, structs.replace(record, proven_strings=len(evidence.texts)), evidence
     assert first_error is not None, "a tokenizer with a renderer has at least one rendering"
     raise first_error
 
@@ -98,14 +99,12 @@ def _fixture_pairs(evidence: Evidence) -> list[dict[str, Any]]:
     return [pair for pair in pairs if pair["text"] in by_hand] + others[::step]
 
 
-def _write_vendor_files(tokenizer: Any, directory: Path, rendering: Rendering, special: dict[str, int], packers: dict[str, Packer]) -> None:
+def _write_vendor_files(tokenizer: Any, directory: Path, rendering: Rendering, record: Tokenizer) -> None:
     """What vendors' runtimes read beside the tokenizer file; none where they cannot read the file itself."""
     if not rendering.vendor_class:
         return
-    reserved = {
-        *(int(identifier) for identifier in tokenizer.special_token_ids),
-        special.get("unk"),
-    }  # a pad id that is an ordinary token stays ordinary
+    special = record.special_tokens
+    reserved = {*record.stripped_ids, special.get("unk")}  # a pad id that is an ordinary token stays ordinary
     names = {f"{name}_token": str(tokenizer.id_to_token(identifier)) for name, identifier in special.items() if identifier in reserved}
     config = {
         "tokenizer_class": rendering.vendor_class,
@@ -113,7 +112,7 @@ def _write_vendor_files(tokenizer: Any, directory: Path, rendering: Rendering, s
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": max(packer.sequence_length for packer in packers.values()),
+        "model_max_length": max(packer.sequence_length for packer in record.packers.values()),
     }
     _write_json(directory / CONFIG_FILE, config)
     _write_json(directory / SPECIAL_TOKENS_FILE, names)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from kexport.converter.tokenizers.proof_strings import ORDINARY
 from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT
 from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Packer
+from kexport.runtime.tokenizer import pack_rows
 
 PROVEN_LENGTHS = (6, 24)
 _EMPTY_TEXT = ""
@@ -32,34 +35,24 @@ def read_packers(preprocessor: Any) -> dict[str, Packer]:
     return {"prompt": _packer(preprocessor, getattr(preprocessor, "packer", None), with_end=False)}
 
 
-def pack(ids: Sequence[int], packer: Packer, length: int | None = None) -> tuple[list[int], list[bool]]:
-    """One row of `length` ids (default: the packer's) and its padding mask, True on what is not padding."""
-    length = length or packer.sequence_length
-    room = length - len(packer.start) - len(packer.end)
-    row = [*packer.start, *list(ids)[:room], *packer.end]
-    padding = length - len(row)
-    if packer.padding_side == "left":
-        return [packer.pad] * padding + row, [False] * padding + [True] * len(row)
-    return row + [packer.pad] * padding, [True] * len(row) + [False] * padding
-
-
 def prove_packing(preprocessor: Any, packers: Mapping[str, Packer]) -> None:
-    """Compares `pack` with the preprocessor's own `generate_preprocess`, on short (cut) and longer (padded) rows.
+    """Compares the runtime's packing with the preprocessor's own `generate_preprocess`, on short (cut) and longer (padded) rows.
 
     Raises:
         UnsupportedError: KX442, naming the first text whose row differs.
     """
     texts = [_EMPTY_TEXT, *ORDINARY]
+    plain = [[int(token) for token in row] for row in preprocessor.tokenizer.tokenize(texts)]
     for length in PROVEN_LENGTHS:
-        for role, packer, rows, masks in _original_rows(preprocessor, packers, texts, length):
-            for text, row, mask in zip(texts, rows, masks, strict=True):
-                ids = [int(token) for token in preprocessor.tokenizer.tokenize([text])[0]]
-                if pack(ids, packer, length) != ([int(token) for token in row], [bool(kept) for kept in mask]):
-                    raise UnsupportedError(
-                        "KX442",
-                        f"`{type(preprocessor).__name__}` packs the {role} text {text!r} at length {length} in a way kexport does not know",
-                        hint=NO_TOKENIZER_HINT,
-                    )
+        for role, packer, ids, mask in _original_rows(preprocessor, packers, texts, length):
+            packed = pack_rows(plain, packer, length)
+            same = (packed.ids == np.asarray(ids)).all(1) & (packed.mask == np.asarray(mask)).all(1)
+            if not same.all():
+                raise UnsupportedError(
+                    "KX442",
+                    f"`{type(preprocessor).__name__}` packs the {role} text {texts[int(same.argmin())]!r} at length {length} in a way of its own",
+                    hint=NO_TOKENIZER_HINT,
+                )
 
 
 def _original_rows(preprocessor: Any, packers: Mapping[str, Packer], texts: list[str], length: int) -> list[tuple[str, Packer, Any, Any]]:

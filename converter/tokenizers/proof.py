@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from kexport.converter.tokenizers.proof_strings import SEED, proof_strings
-from kexport.converter.tokenizers.reader import WrittenTokenizer
 from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT
 from kexport.runtime.contract.errors import UnsupportedError
+from kexport.runtime.tokenizer import Tokenizer
 
 RANDOM_ROWS = 500
 LONGEST_ROW = 16
@@ -27,8 +27,8 @@ class Evidence:
     rows_decoded: int
 
 
-def prove(tokenizer: Any, written: WrittenTokenizer, stripped_ids: Sequence[int]) -> Evidence:
-    """Compares `written` with the Keras `tokenizer` it was made from.
+def prove(tokenizer: Any, written: Tokenizer) -> Evidence:
+    """Compares `written`, as the runtime opens it, with the Keras `tokenizer` it was made from.
 
     Decoding is compared on what the strings encode to, on rows cut in the middle (as generation cuts them), and on random ids.
 
@@ -40,9 +40,9 @@ def prove(tokenizer: Any, written: WrittenTokenizer, stripped_ids: Sequence[int]
     for text, expected, got in zip(texts, original, written.encode(texts), strict=True):
         if expected != got:
             _refuse("encodes", text, expected, got)
-    rows = list(_rows_to_decode(original, tokenizer.vocabulary_size(), frozenset(stripped_ids)))
+    rows = list(_rows_to_decode(original, tokenizer.vocabulary_size(), frozenset(written.record.stripped_ids)))
     for row, expected_text in zip(rows, tokenizer.detokenize(rows), strict=True):
-        got_text = written.decode(row)
+        got_text = written.codec.decode(row)
         if expected_text != got_text:
             _refuse("decodes", row, expected_text, got_text)
     return Evidence(texts=tuple(texts), ids=tuple(tuple(row) for row in original), rows_decoded=len(rows))

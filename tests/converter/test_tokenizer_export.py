@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kexport.converter.tokenizers import export_tokenizer, pack, read_packers, resolve_stop_token_ids, vendor_tokenizer_difference
+from kexport.converter.tokenizers import export_tokenizer, read_packers, resolve_stop_token_ids, vendor_tokenizer_difference
 from kexport.converter.tokenizers.packing import prove_packing
 from kexport.converter.tokenizers.proof import prove
 from kexport.converter.tokenizers.proof_strings import ORDINARY, proof_strings
-from kexport.converter.tokenizers.reader import read_back
 from kexport.converter.tokenizers.registry import renderings_of
 from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Packer
+from kexport.runtime.contract.manifest import Tokenizer as Record
+from kexport.runtime.tokenizer import open_tokenizer, pack_rows
 
 pytestmark = pytest.mark.slow
 FAMILIES = ["bloom", "bart", "llama3", "mistral", "gemma"]
@@ -84,9 +85,9 @@ def test_packing_is_that_of_generate_preprocess(family: str, length: int, prepro
         both = preprocessor.generate_preprocess(inputs, encoder_sequence_length=length, decoder_sequence_length=length)
         rows = {role: (both[f"{role}_token_ids"], both[f"{role}_padding_mask"]) for role in packers}
     for role, packer in packers.items():
-        for text, ids, mask in zip(texts, *rows[role], strict=True):
-            plain = [int(token) for token in preprocessor.tokenizer.tokenize([text])[0]]
-            assert pack(plain, packer, length) == (np.asarray(ids).tolist(), np.asarray(mask).tolist())
+        packed = pack_rows(preprocessor.tokenizer.tokenize(texts), packer, length)
+        np.testing.assert_array_equal(packed.ids, np.asarray(rows[role][0]))
+        np.testing.assert_array_equal(packed.mask, np.asarray(rows[role][1]))
 
 
 def test_the_packers_are_those_of_the_family(preprocessors: dict[str, Any]) -> None:
@@ -107,13 +108,13 @@ def test_text_is_that_of_generate_postprocess(family: str, preprocessors: dict[s
     """Random ids (broken characters, unknown ids) and prompts, special ids dropped first, as KerasHub drops them."""
     preprocessor = preprocessors[family]
     record = export_tokenizer(preprocessor, tmp_path)
-    written = read_back(tmp_path, renderings_of(preprocessor.tokenizer)[0])
+    written = open_tokenizer(tmp_path, record)
     source = np.random.default_rng(11)
     rows = source.integers(0, record.vocabulary_size, (200, LONGEST)).astype("int32")
     prefix = "" if "prompt" in record.packers else "decoder_"
     inputs = {f"{prefix}token_ids": rows, f"{prefix}padding_mask": np.ones_like(rows, bool)}
     expected = preprocessor.generate_postprocess(inputs)
-    assert [written.decode([i for i in row.tolist() if i not in record.stripped_ids]) for row in rows] == list(expected)
+    assert [written.decode(row.tolist()) for row in rows] == list(expected)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_the_proof_sees_a_wrong_file(change: Any, preprocessors: dict[str, Any],
     change(document)
     (tmp_path / rendering.file).write_text(json.dumps(document))
     with pytest.raises(UnsupportedError) as caught:
-        prove(tokenizer, read_back(tmp_path, rendering), tokenizer.special_token_ids)
+        prove(tokenizer, open_tokenizer(tmp_path, Record(kind=rendering.kind, file=rendering.file, vocabulary_size=0, packers={})))
     assert caught.value.code == "KX441"
     assert "--no-tokenizer" in caught.value.hint
 
