@@ -14,6 +14,7 @@ import pkgutil
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class CommandFolder(click.Group):
         """Run, show an error as it should look, and exit with its code."""
         settings = Settings()
         extra.update(standalone_mode=False, obj=settings)
-        with _terminate_as_interrupt():
+        with _terminate_as_interrupt(), _plain_warnings(settings):
             sys.exit(self._exit_code(settings, args, prog_name or PROGRAM, extra))
 
     def _exit_code(self, settings: Settings, args: Sequence[str] | None, prog_name: str, extra: dict[str, Any]) -> int:
@@ -161,6 +162,19 @@ def _terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def _plain_warnings(settings: Settings) -> Iterator[None]:
+    """While the block runs, what our rooms warn of is one line for the user; libraries' warnings to programmers need --debug."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+        if settings.debug or category is UserWarning:
+            click.echo(f"{click.style('warning:', fg='yellow')} {message}", err=True, color=_color())
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 @click.group(cls=CommandFolder, params=_everywhere(), context_settings={"help_option_names": ["-h", "--help"]})
