@@ -101,8 +101,14 @@ class Graph:
         return name
 
     def add_weight(self, weight: Weight) -> str:
-        """Add a weight reference; the same weight is added once."""
+        """Add a weight reference; the same weight is added once.
+
+        Raises:
+            InternalError: another weight has the same label.
+        """
         name = f"weight:{weight.label}"
+        if self.weights.get(name, weight) != weight:
+            raise InternalError("KX902", f"two different weights are called {weight.label}")
         self.weights[name] = weight
         self.types[name] = TensorType(weight.dtype, weight.shape)
         return name

@@ -165,7 +165,7 @@ class Shifted(Transformed):
 
     def _read(self, source: WeightSource) -> Array:
         values = self.of.materialize(source)
-        return values + values.dtype.type(self.offset)
+        return np.asarray(values + values.dtype.type(self.offset))
 
 
 @dataclass(frozen=True, slots=True)

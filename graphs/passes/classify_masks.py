@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE, TOTAL
+from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE, TOTAL, evaluate
 from kexport.graphs.interpreter import run
 from kexport.graphs.ir import ABSENT, Graph, Node
 from kexport.graphs.ops.attention import INPUTS, KEY_MASK, MASK, POSITIONS
@@ -52,8 +52,8 @@ class Probe:
             return np.asarray(self.start, np.int32)
         if name == POSITIONS_INPUT:
             return np.tile(self.start + np.arange(self.sequence, dtype=np.int32), (self.batch, 1))
-        sizes = tuple(self.dims().get(dim, dim) if isinstance(dim, str) else dim for dim in shape)
-        padding = np.random.default_rng(0).random(sizes) < 0.5  # noqa: PLR2004  half of the keys hidden
+        sizes = tuple(evaluate(dim, self.dims()) for dim in shape)
+        padding = np.random.default_rng(0).random(sizes) < 0.5  # half of the keys hidden
         padding[..., 0] = True
         return padding.astype(bool if dtype == "bool" else dtype)
 
@@ -65,7 +65,7 @@ FAR_IF_SQUARE = 1 << 12
 def run_part(part: Graph, probe: Probe) -> dict[str, NDArray[Any]]:
     """Run a cut-out graph on a probe's sizes and numbers."""
     feeds = {name: probe.feed(name, type_.shape, type_.dtype) for name, type_ in part.inputs.items()}
-    return run(part, feeds, **{name: size for name, size in probe.dims().items()})
+    return run(part, feeds, None, None, **probe.dims())
 
 
 def far_probe(part: Graph) -> Probe | None:

@@ -66,7 +66,7 @@ def _finished(emit: Emit, products: str) -> str:
 
 def _visible(emit: Emit, logits: str) -> str:
     """bool, broadcasts to [batch, heads, sequence, keys]; `""` where everything is visible."""
-    batch, _, sequence, total = emit.type_of(logits).shape
+    _, _, sequence, total = emit.type_of(logits).shape
     parts: list[str] = []
     if emit.attr("causal") or emit.attr("window"):
         rows = emit.type_of(emit.input(POSITIONS)).shape[0]

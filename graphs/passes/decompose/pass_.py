@@ -8,7 +8,7 @@ Kept: ops named in `keep`, and ops without a rule (`cache_write`, `cache_read`, 
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 
 from kexport.graphs.ir import Graph, Node
 from kexport.graphs.passes.base import Pass, Result
@@ -19,7 +19,7 @@ from kexport.runtime.contract.errors import InternalError
 class Decompose(Pass):
     """See the module."""
 
-    def __init__(self, keep: Set[str] = frozenset()) -> None:
+    def __init__(self, keep: AbstractSet[str] = frozenset()) -> None:
         self.keep = frozenset(keep)
 
     def run(self, graph: Graph, result: Result) -> None:
@@ -37,6 +37,6 @@ class Decompose(Pass):
         graph.types.pop(node.output, None)
 
 
-def decompose(graph: Graph, keep: Set[str]) -> Result:
+def decompose(graph: Graph, keep: AbstractSet[str]) -> Result:
     """Take every intrinsic apart whose name is not in `keep`, in place. The result counts them."""
     return Decompose(keep)(graph)

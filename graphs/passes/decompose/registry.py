@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from kexport.graphs.dims import Dim
-from kexport.graphs.ir import Attribute, Graph, Node, TensorType
+from kexport.graphs.ir import Graph, Node, TensorType
 from kexport.graphs.ops import OPS, attribute
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError
@@ -27,7 +27,7 @@ class Emit:
     def __init__(self, graph: Graph, node: Node) -> None:
         self.graph, self.node = graph, node
 
-    def __call__(self, op: str, *inputs: str, **attrs: Attribute) -> str:
+    def __call__(self, op: str, *inputs: str, **attrs: Any) -> str:
         """Add one op; its type follows from the op's rule."""
         return self.graph.add_node(op, inputs, layer=self.node.layer, before=self.node, **attrs)
 
