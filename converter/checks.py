@@ -15,7 +15,6 @@ from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 Layout = Mapping[str, tuple[int, ...]]
 _SHOWN_NAMES = 3
 _BESIDE_THE_WEIGHTS = ("optimizer", "seed_generator", "compile_metrics", "_metrics", "_loss_tracker")
-_LEGACY_ROOT = "_layer_checkpoint_dependencies"
 
 
 def check_finite(name: str, array: np.ndarray[Any, Any]) -> None:
@@ -91,13 +90,9 @@ def model_layout(model: Any) -> dict[str, tuple[int, ...]]:
 def check_weights_match(model: Any, stored: Layout, file_name: str) -> None:
     """Compares what `model` would read with what the weights file holds (path -> shape), before a byte of it is loaded.
 
-    Files older than Keras 3 name their groups otherwise and are left to Keras's own loader.
-
     Raises:
         InvalidInputError: KX422, the file holds variables that the model would silently ignore, or lacks some; KX423, a shape differs.
     """
-    if any(path.startswith(_LEGACY_ROOT) for path in stored):
-        return
     wanted = {path: shape for path, shape in model_layout(model).items() if _is_weight(path)}
     held = {path: shape for path, shape in stored.items() if _is_weight(path)}
     _refuse_names("holds", "which the configured model does not have", sorted(held.keys() - wanted.keys()), file_name)

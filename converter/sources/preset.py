@@ -62,7 +62,7 @@ class PresetSource(Source):
         """KerasHub's own order: the task's extra weights if there are any, then the backbone's."""
         backbone = backbone_of(task)
         path = self._weights_path()
-        if not self._is_quantized():
+        if not self._is_quantized() and not self.weights.is_legacy:
             check_weights_match(backbone, self.weights.shapes, path.name)
         task_weights = self.store.find(TASK_WEIGHTS) if backbone is not task else None
         with explained("KX422", f"{path.name} does not fit the model of {self.handle}", _SAVE_AGAIN):
@@ -112,6 +112,8 @@ def open_preset(store: Store, handle: str, config: dict[str, Any], options: Opti
     has_tokenizer = options.tokenizer and task != "backbone" and _has_tokenizer(documents)
     if has_tokenizer:
         _check_tokenizer_files(store, documents, config["config"])
+    task_weights = store.find(TASK_WEIGHTS) if task != "backbone" else None
+    extra = read_weight_files(task_weights).paths if task_weights is not None else ()
     return PresetSource(
         handle=handle,
         task=task,
@@ -119,7 +121,7 @@ def open_preset(store: Store, handle: str, config: dict[str, Any], options: Opti
         config=config["config"],
         parameter_count=weights.parameter_count,
         dtype=weights.dtype,
-        files=weights.paths,
+        files=(*weights.paths, *extra),
         has_tokenizer=has_tokenizer,
         options=options,
         store=store,
@@ -188,7 +190,7 @@ def _read_weights(store: Store, handle: str) -> WeightFiles:
 
 def _check_metadata(metadata: dict[str, Any], weights: WeightFiles) -> None:
     declared = metadata.get("parameter_count")
-    if isinstance(declared, int) and declared > 0 and declared != weights.parameter_count:
+    if isinstance(declared, int) and declared > 0 and not weights.is_legacy and declared != weights.parameter_count:
         raise InvalidInputError(
             "KX422",
             f"{weights.paths[0].name} holds {weights.parameter_count:,} parameters, {METADATA} says {declared:,}",

@@ -12,6 +12,7 @@ from kexport.converter.sources.documents import read_document
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 
 _AGAIN_HINT = "the file is damaged: fetch or save it again"
+LEGACY_ROOT = "_layer_checkpoint_dependencies"
 _NOT_A_WEIGHT = "seed_generator"
 _BESIDE_THE_MODEL = "optimizer/"
 
@@ -30,6 +31,11 @@ class WeightFiles:
         return sum(
             math.prod(shape) for path, shape in self.shapes.items() if _NOT_A_WEIGHT not in path and not path.startswith(_BESIDE_THE_MODEL)
         )
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether the file is older than Keras 3, whose groups have other names (and may hold more than the variables)."""
+        return any(path.startswith(LEGACY_ROOT) for path in self.shapes)
 
     @property
     def dtype(self) -> str:

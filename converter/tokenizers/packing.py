@@ -48,9 +48,10 @@ def prove_packing(preprocessor: Any, packers: Mapping[str, Packer]) -> None:
             packed = pack_rows(plain, packer, length)
             same = (packed.ids == np.asarray(ids)).all(1) & (packed.mask == np.asarray(mask)).all(1)
             if not same.all():
+                text = texts[int(same.argmin())]
                 raise UnsupportedError(
                     "KX442",
-                    f"`{type(preprocessor).__name__}` packs the {role} text {texts[int(same.argmin())]!r} at length {length} in a way of its own",
+                    f"`{type(preprocessor).__name__}` packs the {role} text {text!r} at length {length} in a way of its own",
                     hint=NO_TOKENIZER_HINT,
                 )
 

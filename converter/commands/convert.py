@@ -1,0 +1,57 @@
+"""`kexport convert SOURCE --target onnx -o OUT`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+HELP = """Convert a KerasHub model into an artifact that runs without Keras, and prove it.
+
+SOURCE is a KerasHub preset id, kaggle://..., hf://..., a preset directory, a Hugging Face model directory, or a .keras file.
+OUT appears only when every file is written and the artifact gave the original's tokens."""
+
+
+@click.command(help=HELP)
+@click.argument("source")
+@click.option("--target", default="onnx", show_default=True, metavar="NAME", help="What to convert to; `kexport list` shows the targets.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT", help="The directory to make.")
+@click.option("--dtype", default="float32", show_default=True, metavar="float32|float16|bfloat16", help="How weights are stored; compute is float32.")
+@click.option("--max-length", type=int, metavar="N", help="The longest sequence served [default: the position table, else the preprocessor's, at least 2048].")
+@click.option("--task", metavar="causal-lm|seq2seq-lm", help="What to convert [default: the source's own task].")
+@click.option("--no-tokenizer", is_flag=True, help="Leave the tokenizer out: the artifact takes token ids.")
+@click.option("--verify", metavar="full|stream|none", help="How deep to compare with the original [default: by available memory].")
+@click.option("--no-verify", is_flag=True, help="The same as --verify none.")
+@click.option("--keep-failed", is_flag=True, help="Keep a refused artifact as OUT.failed.")
+@click.option("--trust-source", is_flag=True, help="Run code that the source brings along, and follow its links. Only for sources you trust.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--quiet", is_flag=True, help="No progress, no notes.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--weights", hidden=True)
+@click.option("--prefill-buckets", hidden=True)
+@click.option("--batch-size", type=int, hidden=True)
+@click.option("--lora", hidden=True)
+@click.option("--lora-mode", hidden=True)
+@click.option("--signatures", hidden=True)
+@click.option("--opset-only", is_flag=True, hidden=True)
+@click.option("--package", hidden=True)
+@click.option("--upstream-fix", is_flag=True, hidden=True)
+@click.option("--layout", hidden=True)
+@click.option("--low-memory", is_flag=True, hidden=True)
+def command(source: str, target: str, output: Path, no_tokenizer: bool, no_verify: bool, quiet: bool, as_json: bool, **given: Any) -> None:
+    from kexport.converter.convert import convert
+    from kexport.converter.console import print_json
+    from kexport.converter.report import artifact_document, print_summary
+    from kexport.runtime.contract.errors import UsageError
+    from kexport.runtime.contract.progress import reporter_for
+
+    if no_verify and given["verify"] not in (None, "none"):
+        raise UsageError("KX104", f"--no-verify and --verify {given['verify']} contradict each other", hint="give one of them")
+    given["verify"] = "none" if no_verify else given["verify"]
+    reporter = reporter_for(quiet=quiet)
+    artifact = convert(source, target, output, reporter=reporter, tokenizer=not no_tokenizer, **given)
+    if as_json:
+        print_json(artifact_document(artifact))
+    else:
+        print_summary(artifact, reporter, quiet=quiet)

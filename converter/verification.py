@@ -1,0 +1,94 @@
+"""Verify an artifact that exists: against its original, or by replaying its own certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from kexport.converter.parity.cases import Case
+from kexport.converter.parity.compare import compare, compare_texts
+from kexport.converter.parity.gate import Expected, run_artifact
+from kexport.runtime.contract.errors import InvalidInputError, ParityError
+from kexport.runtime.contract.manifest import Certificate, Manifest, ParityCase
+from kexport.runtime.contract.manifest_io import read_manifest, write_manifest
+from kexport.runtime.contract.progress import Reporter
+from kexport.runtime.loading import check_files
+
+
+def _checked_manifest(artifact: Path, reporter: Reporter) -> Manifest:
+    manifest = read_manifest(artifact)
+    with reporter.stage("check the files' digests"):
+        check_files(artifact, manifest, "full")
+    return manifest
+
+
+def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_source: bool, reporter: Reporter) -> Certificate:
+    """Compare with the original and renew the certificate in the manifest.
+
+    Raises:
+        ParityError: the artifact does not give the original's tokens; the manifest is left as it was.
+        InvalidInputError: a file was changed, or the source is another model.
+    """
+    from kexport.converter.convert import prove
+    from kexport.converter.options import make_options
+    from kexport.converter.original import open_original
+    from kexport.converter.plan import make_plan
+    from kexport.converter.sources import open_source
+
+    manifest = _checked_manifest(artifact, reporter)
+    options = make_options(target=manifest.target, dtype=manifest.dtype.stored, verify=depth, tokenizer=manifest.tokenizer is not None)
+    opened = open_source(source, task=manifest.task, trust_source=trust_source, tokenizer=manifest.tokenizer is not None)
+    if opened.class_name != manifest.source.class_name:
+        raise InvalidInputError(
+            "KX427", f"the artifact was made from a {manifest.source.class_name}, {source} is a {opened.class_name}", hint="give the artifact's own source"
+        )
+    plan = make_plan(opened, options)
+    with reporter.stage("build the model"):
+        original = open_original(opened)
+    certificate = prove(opened, original, manifest, artifact, plan.verify, reporter)
+    write_manifest(artifact, msgspec.structs.replace(manifest, parity=certificate))
+    return certificate
+
+
+def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
+    """Run the recorded prompts on this machine; the recorded tokens must come out. Needs neither Keras nor the source.
+
+    Raises:
+        ParityError: a token differs.
+        InvalidInputError: a file was changed, or there is nothing recorded.
+    """
+    manifest = _checked_manifest(artifact, reporter)
+    if not manifest.parity.cases:
+        raise InvalidInputError("KX428", f"{artifact} carries no certificate", hint="kexport verify ARTIFACT SOURCE makes one")
+    answers = [_expected(case) for case in manifest.parity.cases]
+    pad = manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0
+    results = run_artifact(artifact, answers, pad, low_memory=manifest.parity.verdict == "proven-steps", reporter=reporter)
+    records = []
+    for index, (answer, recorded) in enumerate(zip(answers, manifest.parity.cases, strict=True)):
+        if answer.texts is not None:
+            compared = compare_texts(answer.case, answer.texts, [str(text) for text in results[f"texts:{index}"]])
+        else:
+            assert answer.tokens is not None
+            compared = compare(answer.case, answer.tokens, results[f"tokens:{index}"], None, None)
+        if compared.difference is not None and recorded.near_ties == 0:
+            raise ParityError(
+                "KX304", f"replaying `{recorded.name}`: {compared.difference.text}", hint="this machine's kernels round differently, or a library is broken"
+            )
+        records.append(compared.record)
+    return msgspec.structs.replace(manifest.parity, cases=tuple(records), tokens_equal=sum(r.tokens_equal for r in records))
+
+
+def _expected(record: ParityCase) -> Expected:
+    """A recorded case as it was run."""
+    if record.texts:
+        return Expected(Case(record.name, (), record.max_length, texts=tuple(record.texts)), texts=record.expected_texts)
+    case = Case(
+        record.name,
+        tuple(tuple(row) for row in record.inputs["prompts"]),
+        record.max_length,
+        tuple(tuple(row) for row in record.inputs.get("encoder", [])),
+        record.stop_token_ids,
+        tuple(record.inputs["chunks"][0]) if "chunks" in record.inputs else (),
+    )
+    return Expected(case, np.array(record.expected, np.int32))
