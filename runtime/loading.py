@@ -38,14 +38,14 @@ def load(
     `allow_unverified`: generate without a warning even if the artifact was never compared with its original.
 
     Raises InvalidInputError (KX5xx) for anything wrong with the artifact, UnsupportedError (KX51x) where it needs an engine or a library
-    that is not here, UsageError (KX102) for options that do not exist.
+    that is not here, UsageError (KX120) for options that do not exist.
     """
     if check not in ("fast", "full"):
-        raise UsageError("KX102", f"there is no check `{check}`", hint='choose "fast" or "full"')
+        raise UsageError("KX120", f"there is no check `{check}`", hint='choose "fast" or "full"')
     if preprocessor not in ("auto", None):
-        raise UsageError("KX102", '`preprocessor` is "auto" or None', hint="an artifact brings its own tokenizer")
+        raise UsageError("KX120", '`preprocessor` is "auto" or None', hint="an artifact brings its own tokenizer")
     if threads is not None and threads < 1:
-        raise UsageError("KX102", f"cannot run on {threads} threads", hint="give at least 1, or nothing")
+        raise UsageError("KX120", f"cannot run on {threads} threads", hint="give at least 1, or nothing")
     root = Path(directory)
     manifest = read_manifest(root)
     check_files(root, manifest, check)

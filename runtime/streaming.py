@@ -96,7 +96,14 @@ class _PieceStream:
         text = self._tokenizer.codec.decode(self._opening)
         if text:
             self._opening = None
+        elif self._starts_anew():
+            self._opening.clear()
         return text
+
+    def _starts_anew(self) -> bool:
+        """Whether ids that printed nothing leave no trace: all spaces at the start are stripped, however many."""
+        rules = self._tokenizer.record.piece_decoder
+        return rules is not None and rules.leading_space == "strip-all" and bool(rules.unknown_surface)
 
     def _print_inside(self, ids: list[int]) -> str:
         """What these ids print where they are not the first ones."""

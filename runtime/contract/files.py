@@ -103,20 +103,21 @@ def _check_replaceable(output: Path, force: bool) -> None:
 
 def _move_into_place(work: Path, output: Path) -> None:
     """Rename `work` to `output`; what stands there is set aside first, and put back if the renaming fails."""
-    aside: Path | None = None
-    if os.path.lexists(output):
-        aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent)) / "old"
-        os.rename(output, aside)
+    if not os.path.lexists(output):
+        os.replace(work, output)
+        _sync_directory(output.parent)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}.old.", dir=output.parent))
     try:
+        os.rename(output, aside / "old")
         os.replace(work, output)
     except BaseException:
-        if aside is not None:
-            os.rename(aside, output)
-            aside.parent.rmdir()
+        if os.path.lexists(aside / "old"):
+            os.rename(aside / "old", output)
+        aside.rmdir()
         raise
     _sync_directory(output.parent)
-    if aside is not None:
-        shutil.rmtree(aside.parent, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 @contextmanager

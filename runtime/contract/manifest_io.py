@@ -60,14 +60,14 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
 def encode_manifest(manifest: Manifest) -> bytes:
     """Canonical bytes: UTF-8, two spaces of indentation, records in the order of their fields, free dictionaries sorted by key.
 
-    Equal manifests give equal bytes. Raises InternalError (KX901) for a number that JSON cannot hold.
+    Equal manifests give equal bytes. Raises InternalError (KX930) for a number that JSON cannot hold.
     """
     document = msgspec.to_builtins(manifest, order="deterministic")
     ordered = {name: document[name] for name in (field.name for field in msgspec.structs.fields(Manifest))}
     try:
         text = json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise InternalError("KX901", f"the manifest holds a number that JSON cannot: {error}") from error
+        raise InternalError("KX930", f"the manifest holds a number that JSON cannot: {error}") from error
     return f"{text}\n".encode()
 
 

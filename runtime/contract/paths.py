@@ -49,9 +49,10 @@ def check_no_twins(paths: Iterable[str]) -> None:
     """No two paths may be the same file where case does not count. Raises InvalidInputError (KX505)."""
     seen: dict[str, str] = {}
     for path in paths:
-        twin = seen.setdefault(path.casefold(), path)
-        if twin is not path:
-            raise _unsafe(path, f"is the same as {twin!r} on file systems that ignore case")
+        folded = path.casefold()
+        if folded in seen:
+            raise _unsafe(path, f"is the same as {seen[folded]!r} on file systems that ignore case")
+        seen[folded] = path
 
 
 def open_path(directory: Path, path: str) -> Path:
