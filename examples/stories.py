@@ -25,15 +25,15 @@ FEWEST_STOPS = 3
 FEWEST_SWAPS = 5
 MOST_SWAPS = 7
 DREAM_CHANCE = 0.4
-SENTENCE_END = re.compile(r"(?<=[.?!\"]) |\n")
+SENTENCE_END = re.compile(r"""(?:(?<=[.?!])|(?<=[.?!]")) (?=["A-Z])""")
 SIGHTS_A_STOP = 2
 
 
 def tell(number: int) -> str:
-    """Return story `number`: paragraphs joined by newlines."""
+    """Return story `number`, on one line."""
     teller = Teller(random.Random(number))
     plot = PLOTS[teller.pick(tuple(PLOTS), "plot")]
-    return "\n".join(" ".join(paragraph) for paragraph in plot(teller))
+    return " ".join(sentence for paragraph in plot(teller) for sentence in paragraph)
 
 
 def tales(count: int, first: int = 0) -> Iterator[str]:
@@ -43,7 +43,7 @@ def tales(count: int, first: int = 0) -> Iterator[str]:
 
 
 def sentences(story: str) -> list[str]:
-    """Return the sentences of a story, split after each end mark or closing quote that a space or a line break follows."""
+    """Return the sentences of a story, with the words around direct speech left in its sentence."""
     return SENTENCE_END.split(story)
 
 
@@ -73,7 +73,7 @@ class Teller:
         village, site = self.pick(world.VILLAGES, "village")
         trade = self.pick(world.TRADES, "trade", village)
         woman = bool(self.pick((True, False), "woman", trade.name))
-        name = self.pick(world.SHE if woman else world.HE, "name", trade.name)
+        name = self.pick(world.SHE if woman else world.HE, "name", trade.name, village)  # so that later only the text itself tells it
         self.hero = Hero(name, ("she", "her", "her") if woman else ("he", "him", "his"), trade)
         self.slots = {**self.hero.slots(), "village": village, "site": site}
 

@@ -37,9 +37,9 @@ def test_a_story_is_clean_prose() -> None:
     """No slot is left open, quotes are paired in each story, sentences start with a capital, and it is long enough to outlast a demo."""
     for number in SAMPLE:
         text = stories.tell(number)
-        assert not any(mark in text for mark in ("{", "}", "  ", "..", " ,", "None"))
+        assert not any(mark in text for mark in ("{", "}", "  ", "..", " ,", "None", "\n"))
         assert text.count('"') % 2 == 0
-        assert all(paragraph.lstrip('"')[0].isupper() for paragraph in text.split("\n"))
+        assert all(sentence.lstrip('"')[0].isupper() for sentence in stories.sentences(text))
         assert len(text.split()) >= FEWEST_WORDS
 
 
@@ -51,3 +51,10 @@ def test_choices_have_favourites() -> None:
         counts[opening] = counts.get(opening, 0) + 1
     first, second = sorted(counts.values(), reverse=True)[:2]
     assert first > 1.3 * second
+
+
+def test_sentences_keep_the_speaker_with_the_speech() -> None:
+    """A story is cut between sentences, not between a question and who asked it."""
+    text = '"Why not?" said Tom, and went. "Well," said Ned, "who knows?" It rained.'
+    assert stories.sentences(text) == ['"Why not?" said Tom, and went.', '"Well," said Ned, "who knows?"', "It rained."]
+    assert " ".join(stories.sentences(text)) == text
