@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-
 from stories import sentences, tales
 from text_measures import Ids, distinct_share, pack_rows, top_two_gaps, unigram_loss
 from train_demo import TRAINING_STORIES

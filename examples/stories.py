@@ -480,7 +480,7 @@ def told_tale(teller: Teller, short: str) -> Iterator[Paragraph]:
             teller.say(("There I met {look}, {sat}.", "And there was {look}, {sat}."), "met", creature.name, look=creature.look, sat=creature.sat),
             teller.say(
                 (
-                    'It told me a secret, and I gave it half of my bread.',
+                    "It told me a secret, and I gave it half of my bread.",
                     "We played cards until morning, and I lost my left boot.",
                     "I have never been so frightened, and I have never laughed so much.",
                     "We were friends for a summer, and then the road called me.",

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-
 from stories import sentences, tales
 from text_measures import Ids, pack_rows
 
