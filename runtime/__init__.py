@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LanguageModel", "errors", "load", "samplers"]
 
-_HOMES = {"load": ("loading", "load"), "LanguageModel": ("language_model", "LanguageModel"), "samplers": ("samplers", ""), "errors": ("contract.errors", "")}
+_HOMES = {
+    "load": ("loading", "load"),
+    "LanguageModel": ("language_model", "LanguageModel"),
+    "samplers": ("samplers", ""),
+    "errors": ("contract.errors", ""),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -91,7 +91,9 @@ class LanguageModel:
             raise UnsupportedError("KX525", "`strip_prompt` is not there for seq2seq models: their output holds no prompt")
         prompt, encoder, _ = self._read_texts(self.tokenizer, inputs, max_length)
         if len(prompt.ids) != 1:
-            raise InvalidInputError("KX526", f"{len(prompt.ids)} prompts cannot be streamed at once", hint="stream them one after the other")
+            raise InvalidInputError(
+                "KX526", f"{len(prompt.ids)} prompts cannot be streamed at once", hint="stream them one after the other"
+            )
         self._warn_if_not_verified()
         return self._pieces(self.tokenizer, self._job(prompt, encoder, stop_ids, visible_only=True), strip_prompt)
 
@@ -213,7 +215,9 @@ def _read_text_pair(inputs: Any) -> tuple[list[str], list[str], bool]:
         return texts, [""] * len(texts), is_single
     missing = [key for key in ("encoder_text", "decoder_text") if key not in inputs]
     if missing:
-        raise InvalidInputError("KX528", f"the prompt has no `{missing[0]}`", hint="give `encoder_text` and `decoder_text`, or a text alone")
+        raise InvalidInputError(
+            "KX528", f"the prompt has no `{missing[0]}`", hint="give `encoder_text` and `decoder_text`, or a text alone"
+        )
     encoder_texts, _ = _read_text_list(inputs["encoder_text"])
     decoder_texts, is_single = _read_text_list(inputs["decoder_text"])
     if len(encoder_texts) != len(decoder_texts):

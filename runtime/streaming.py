@@ -172,5 +172,3 @@ def _spelled_bytes(piece: str) -> bytes:
     if all(character in _BYTE_OF for character in piece):
         return bytes(_BYTE_OF[character] for character in piece)
     return piece.encode("utf-8")
-
-

@@ -305,7 +305,9 @@ def _open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
         return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         hint = "the file is damaged, or was made for a newer onnxruntime (pip install --upgrade onnxruntime)"
-        raise InvalidInputError("KX557", f"onnxruntime cannot open `{path.name}`: {_first_line(error)}", hint=hint, detail=str(error)) from error
+        raise InvalidInputError(
+            "KX557", f"onnxruntime cannot open `{path.name}`: {_first_line(error)}", hint=hint, detail=str(error)
+        ) from error
 
 
 def _read_layout(manifest: Manifest, step: Signature) -> _Layout:

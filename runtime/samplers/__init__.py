@@ -1,9 +1,9 @@
 """KerasHub's samplers in numpy: the same names, arguments, defaults, and the same tokens for the same seed.
 
-    samplers.get("top_k")                                   a name
-    samplers.get({"class_name": "TopKSampler", "config": {"k": 3}})
-    samplers.get(samplers.TopKSampler(k=3, seed=1))         ours
-    samplers.get(keras_hub.samplers.TopKSampler(k=3))       KerasHub's own, read by class name and `get_config()`
+samplers.get("top_k")                                   a name
+samplers.get({"class_name": "TopKSampler", "config": {"k": 3}})
+samplers.get(samplers.TopKSampler(k=3, seed=1))         ours
+samplers.get(keras_hub.samplers.TopKSampler(k=3))       KerasHub's own, read by class name and `get_config()`
 """
 
 from __future__ import annotations

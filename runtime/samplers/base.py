@@ -74,7 +74,9 @@ class Sampler(ABC):
 
     def __init__(self, *, temperature: float = 1.0) -> None:
         if not math.isfinite(temperature) or temperature == 0:
-            raise InvalidInputError("KX532", f"a temperature of {temperature} gives no probabilities", hint="use `greedy` for no randomness")
+            raise InvalidInputError(
+                "KX532", f"a temperature of {temperature} gives no probabilities", hint="use `greedy` for no randomness"
+            )
         self.temperature = temperature
         self.seed_generator: SeedGenerator | None = None
 
@@ -96,7 +98,9 @@ class Sampler(ABC):
         powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         sums = powers.sum(axis=-1, keepdims=True)
         if not np.isfinite(sums).all():
-            raise InvalidInputError("KX533", "the model's logits are not numbers", hint="its weights may hold NaN; check the original model")
+            raise InvalidInputError(
+                "KX533", "the model's logits are not numbers", hint="its weights may hold NaN; check the original model"
+            )
         result: Probabilities = powers / sums
         return result
 

@@ -35,9 +35,7 @@ def add_tokenizer(directory: Path, manifest: Manifest, roles: dict[str, Packer])
     )  # fmt: skip
     files = (*manifest.files, File(path=path.name, bytes=path.stat().st_size, sha256=sha256_file(path)))
     generation = msgspec.structs.replace(manifest.generation, stop_token_ids=(END_ID,), max_length=20)
-    manifest = msgspec.structs.replace(
-        manifest, tokenizer=record, files=files, generation=generation, parity=Certificate(verdict="proven")
-    )
+    manifest = msgspec.structs.replace(manifest, tokenizer=record, files=files, generation=generation, parity=Certificate(verdict="proven"))
     write_manifest(directory, manifest)
     return manifest
 
@@ -116,7 +114,7 @@ def test_strip_prompt(model: LanguageModel, id_model: LanguageModel) -> None:
 
 
 def test_stop_ids(id_model: LanguageModel) -> None:
-    """"auto" needs the tokenizer and says so in KerasHub's words; an empty list is refused; the caller's ids stop the loop."""
+    """ "auto" needs the tokenizer and says so in KerasHub's words; an empty list is refused; the caller's ids stop the loop."""
     with pytest.raises(ValueError) as caught:
         id_model.generate(row([3], 6))
     assert caught.value.args[0] == AUTO_WITHOUT_TOKENIZER

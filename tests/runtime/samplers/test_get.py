@@ -41,7 +41,9 @@ def test_defaults_are_keras_hubs() -> None:
     assert samplers.TopKSampler(3, 7).get_config() == {"temperature": 1.0, "seed": 7, "k": 3}
 
 
-@pytest.mark.parametrize("identifier", ["nucleus", "Greedy", "", 7, None, {"config": {}}, {"class_name": 3}, {"class_name": "TopKSampler", "config": 1}])
+@pytest.mark.parametrize(
+    "identifier", ["nucleus", "Greedy", "", 7, None, {"config": {}}, {"class_name": 3}, {"class_name": "TopKSampler", "config": 1}]
+)
 def test_not_a_sampler(identifier: Any) -> None:
     """What names no sampler is refused with the names that exist."""
     with pytest.raises(InvalidInputError, match="KX530"):

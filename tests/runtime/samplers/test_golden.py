@@ -14,7 +14,10 @@ from kexport.runtime.samplers.base import Draw
 from kexport.runtime.samplers.candidates import heap_order
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "samplers.json").read_text(encoding="utf-8"))
-CASES = [pytest.param(case, id=f"{case['mode']}-{case['batch_size']}x{case['vocabulary']}-{case['sampler']}-{i}") for i, case in enumerate(GOLDEN["cases"])]
+CASES = [
+    pytest.param(case, id=f"{case['mode']}-{case['batch_size']}x{case['vocabulary']}-{case['sampler']}-{i}")
+    for i, case in enumerate(GOLDEN["cases"])
+]
 
 
 def logits_of(seed: int, batch_size: int, vocabulary: int) -> Any:
