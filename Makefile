@@ -1,0 +1,46 @@
+# Everything here makes its own virtual environment, .venv, on a machine that has nothing but Python 3.11 or newer.
+# Another interpreter: make test PYTHON=python3.12
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13,$(if $(shell $(name) -c 'import sys; print(sys.version_info >= (3, 11) or "")' 2>/dev/null),$(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help install demo test test-quick test-slow lint golden clean
+
+help:           ## show what can be made
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
+
+$(READY): pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "kexport needs Python 3.11 or newer; none is on the PATH" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	@touch $@
+
+install: $(READY)  ## the virtual environment, with kexport editable and everything for development
+
+demo: $(READY)  ## convert the demo model, generate from it, print the parity table
+	$(BIN)/kexport demo --workdir demo-work
+
+test: test-quick test-slow  ## all tests, the quick ones first
+
+test-quick: $(READY)  ## the tests that need neither Keras nor TensorFlow, and one process that does
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)  ## the tests against KerasHub, and those that build environments
+	$(BIN)/python -m pytest -m slow
+
+# mypy does not follow the finder of an editable install: it gets the packages as a tree of links.
+lint: $(READY)  ## ruff, import contracts, mypy
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports --no-cache
+	@mkdir -p $(VENV)/tree/kexport
+	@for part in converter graphs runtime targets; do ln -sfn "$(CURDIR)/$$part" $(VENV)/tree/kexport/$$part; done
+	MYPYPATH=$(VENV)/tree $(BIN)/mypy -p kexport
+
+golden: $(READY)  ## make a rotating part of the golden files again from KerasHub and compare
+	$(BIN)/python tests/golden/rotate.py
+
+clean:          ## remove what was made here
+	rm -rf $(VENV) demo-work build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
