@@ -265,16 +265,16 @@ def _highest_sentence_piece_id(store: Store, folder: str, path: Path) -> int:
         raise UnsupportedError(
             "KX402", "this tokenizer needs the package `sentencepiece`", hint='pip install "kexport[convert]"'
         ) from error
+    content = read_bytes(path, name)
+    refusal = InvalidInputError(
+        "KX431", f"{name} is not a SentencePiece model", hint="fetch or save the preset again, or " + NO_TOKENIZER_HINT
+    )
+    if not content:  # the library would take it for a model that is not loaded yet
+        raise refusal
     try:
-        content = read_bytes(path, name)
-        if not content:
-            raise ValueError("the file is empty")
         return int(sentencepiece.SentencePieceProcessor(model_proto=content).vocab_size()) - 1
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        hint = "fetch or save the preset again, or " + NO_TOKENIZER_HINT
-        raise InvalidInputError("KX431", f"{name} is not a SentencePiece model", hint=hint, detail=str(error)) from error
+        raise refusal from error
 
 
 def _highest_line(store: Store, folder: str, path: Path) -> int:

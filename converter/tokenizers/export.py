@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
-
 from kexport.converter.tokenizers.packing import prove_packing, read_packers
 from kexport.converter.tokenizers.proof import Evidence, prove
 from kexport.converter.tokenizers.proof_strings import HARD, ORDINARY
@@ -17,6 +15,7 @@ from kexport.converter.tokenizers.stop_ids import tokenizer_stop_ids
 from kexport.runtime.contract.errors import KexportError, UnsupportedError
 from kexport.runtime.contract.manifest import Tokenizer
 from kexport.runtime.tokenizer import open_tokenizer
+from msgspec import structs
 
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"

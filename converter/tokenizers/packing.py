@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
 from kexport.converter.tokenizers.proof_strings import ORDINARY
 from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT
 from kexport.runtime.contract.errors import UnsupportedError

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from kexport.converter.sources import open_source
 from kexport.runtime.contract.errors import KexportError
+
 from tests.converter.preset_folder import HIDDEN, VOCABULARY_SIZE, backbone_config, serialized, write_weights
 
 

@@ -9,7 +9,6 @@ import types
 from typing import Any
 
 import pytest
-
 from kexport.converter import keras_env
 from kexport.runtime.contract.errors import UnsupportedError
 

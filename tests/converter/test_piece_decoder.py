@@ -7,7 +7,6 @@ import random
 
 import pytest
 import sentencepiece
-
 from kexport.converter.tokenizers.sentence_piece import parse_model, piece_decoder
 from kexport.runtime.contract.manifest import PieceDecoder
 from kexport.runtime.piece_decoder import decode_ids

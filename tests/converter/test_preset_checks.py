@@ -12,10 +12,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from tests.converter.preset_folder import HIDDEN, LAYERS, SHAPES, VOCABULARY_SIZE, edit, serialized, write_json, write_preset, write_weights
-
 from kexport.converter.sources import open_source
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
+
+from tests.converter.preset_folder import HIDDEN, LAYERS, SHAPES, VOCABULARY_SIZE, edit, serialized, write_json, write_preset, write_weights
 
 
 @pytest.fixture

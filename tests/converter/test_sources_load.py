@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from kexport.converter.checks import check_weights_match, model_layout
 from kexport.converter.sources import open_source
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
+
 from tests.converter.preset_folder import edit
 
 pytestmark = pytest.mark.slow

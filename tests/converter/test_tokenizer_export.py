@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from kexport.converter.tokenizers import export_tokenizer, read_packers, resolve_stop_token_ids, vendor_tokenizer_difference
 from kexport.converter.tokenizers.packing import prove_packing
 from kexport.converter.tokenizers.proof import prove

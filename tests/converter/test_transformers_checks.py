@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-
 from kexport.converter.sources import open_source
 from kexport.runtime.contract.errors import KexportError
+from safetensors.numpy import save_file
+
 from tests.converter.preset_folder import edit, write_json
 
 LAYERS = 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-
 from kexport.converter.checks import check_finite, check_tokenizer_fits
 from kexport.runtime.contract.errors import InvalidInputError
 

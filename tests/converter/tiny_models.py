@@ -9,7 +9,6 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
-
 from kexport.converter.keras_env import import_keras_hub
 from kexport.converter.tokenizers.proof_strings import HARD, ORDINARY
 
