@@ -80,7 +80,7 @@ def sentences_seen() -> float:
     """Return the share of held-out sentences that the training had word for word: all held-out stories are new, most of their sentences are not."""
     seen = {sentence for story in tales(TRAINING_STORIES) for sentence in sentences(story)}
     held = [sentence for story in tales(HELD_OUT_STORIES, first=HELD_OUT_FIRST) for sentence in sentences(story)]
-    return sum(sentence in seen for sentence in held) / len(held)
+    return float(np.mean([sentence in seen for sentence in held]))
 
 
 def mean_loss(task: keras_hub.models.CausalLM, rows: Ids) -> float:
