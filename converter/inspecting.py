@@ -1,0 +1,157 @@
+"""What `kexport inspect` shows of an artifact: read from its manifest alone, without numpy, an engine or a model file.
+
+`overview` is the document of `--json`; `tables` are the same facts for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kexport.converter.console import size_text, table
+from kexport.runtime.contract.manifest import Cache, CacheSlot, Certificate, Fusion, Manifest, TensorSpec
+from rich.table import Table
+
+_SHOWN_DIGEST = 12
+
+
+def overview(directory: Path, manifest: Manifest) -> dict[str, Any]:
+    """Everything that the tables show, as built-in values; sizes in bytes, `cache_bytes` for one row."""
+    document: dict[str, Any] = msgspec.to_builtins(manifest)
+    document["directory"] = str(directory)
+    document["cache_bytes"] = {"per_token": manifest.cache.bytes_per_token, "at_capacity": cache_at_capacity(manifest.cache)}
+    document["bytes"] = sum(file.bytes for file in manifest.files)
+    return document
+
+
+def cache_at_capacity(cache: Cache) -> int:
+    """Bytes of all self caches of one row that is full."""
+    return cache.bytes_per_token * cache.capacity
+
+
+def tables(directory: Path, manifest: Manifest) -> Iterator[Table]:
+    """The tables, in the order in which they are read."""
+    yield _summary(directory, manifest)
+    yield _signatures(manifest)
+    if manifest.cache.slots:
+        yield _caches(manifest.cache)
+    if manifest.fusions:
+        yield _fusions(manifest.fusions)
+    if manifest.ops:
+        rows = sorted(manifest.ops.items(), key=lambda entry: (-entry[1], entry[0]))
+        yield table("Operators", ("op", "#count"), rows)
+    yield table("Files", ("file", "#size", "sha256"), ((file.path, size_text(file.bytes), file.sha256[:_SHOWN_DIGEST]) for file in manifest.files))
+    if manifest.runtimes:
+        runtimes = ((runtime.name, "yes" if runtime.accepted else "no", runtime.reason) for runtime in manifest.runtimes)
+        yield table("Runtimes that take it", ("runtime", "takes it", "remark"), runtimes)
+    yield from _certificate(manifest.parity)
+
+
+def _summary(directory: Path, manifest: Manifest) -> Table:
+    source, cache, memory = manifest.source, manifest.cache, manifest.memory
+    weights = memory.weights or sum(file.bytes for file in manifest.files)
+    rows = [
+        ("source", f"{source.handle} ({source.class_name})"),
+        ("parameters", f"{source.parameter_count:,}" if source.parameter_count else "unknown"),
+        ("task", manifest.task),
+        ("target", manifest.target),
+        ("dtype", f"stored {manifest.dtype.stored}, computed {manifest.dtype.compute}"),
+        ("quantization", ", ".join(f"{name}={value}" for name, value in manifest.quantization.items()) or "none"),
+        ("weights", size_text(weights)),
+        ("capacity", f"{cache.capacity} tokens" if cache.capacity else "not limited"),
+        ("cache per token", f"{size_text(cache.bytes_per_token)} for one row"),
+        ("cache at capacity", f"{size_text(cache_at_capacity(cache))} for one row"),
+        ("expected peak", size_text(memory.expected_peak) if memory.expected_peak else "unknown"),
+        ("tokenizer", _tokenizer(manifest)),
+        ("sampler", _sampler(manifest.generation.sampler)),
+        ("verdict", verdict(manifest.parity)),
+        ("made by", f"kexport {manifest.producer.kexport}"),
+    ]
+    return table(str(directory), ("", ""), rows)
+
+
+def _tokenizer(manifest: Manifest) -> str:
+    tokenizer = manifest.tokenizer
+    if tokenizer is None:
+        return "none: token ids only"
+    return f"{tokenizer.file}, {tokenizer.vocabulary_size} ids, {tokenizer.proven_strings} strings compared with the original's"
+
+
+def _sampler(sampler: dict[str, Any]) -> str:
+    arguments = sampler.get("config")
+    inner = ", ".join(f"{name}={value}" for name, value in arguments.items()) if isinstance(arguments, dict) else ""
+    return f"{sampler.get('class_name', '?')}({inner})"
+
+
+def _signatures(manifest: Manifest) -> Table:
+    cache_names = {name for slot in manifest.cache.slots for name in (*slot.inputs, *slot.outputs)}
+    rows = []
+    for signature in manifest.signatures:
+        for direction, specs in (("in", signature.inputs), ("out", signature.outputs)):
+            shown = [spec for spec in specs if spec.name not in cache_names]
+            rows += [(signature.name, signature.file, direction, spec.name, spec.dtype, _shape(spec)) for spec in shown]
+            caches = [spec for spec in specs if spec.name in cache_names]
+            if caches:
+                rows.append((signature.name, signature.file, direction, f"{len(caches)} cache tensors", caches[0].dtype, _shape(caches[0])))
+    return table("Signatures", ("signature", "file", "", "tensor", "dtype", "shape"), rows)
+
+
+def _shape(spec: TensorSpec) -> str:
+    return f"[{', '.join(map(str, spec.shape))}]"
+
+
+def _caches(cache: Cache) -> Table:
+    """Equal slots share a line."""
+    groups: dict[tuple[Any, ...], list[CacheSlot]] = {}
+    for slot in cache.slots:
+        key = (slot.kind, slot.num_key_value_heads, slot.head_dim, slot.value_head_dim, slot.dtype, slot.window, slot.shared_with is not None)
+        groups.setdefault(key, []).append(slot)
+    rows = []
+    for slots in groups.values():
+        one = slots[0]
+        names = one.name if len(slots) == 1 else f"{one.name} … {slots[-1].name}"
+        shared = "yes" if one.shared_with is not None else ""
+        window = "all" if one.window is None else str(one.window)
+        rows.append((names, len(slots), one.kind, one.num_key_value_heads, one.head_dim, one.dtype, window, shared))
+    return table("Caches", ("slots", "#count", "kind", "#heads", "#head dim", "dtype", "#window", "shared"), rows)
+
+
+def _fusions(fusions: tuple[Fusion, ...]) -> Table:
+    rows = ((fusion.layer, fusion.form, "fused" if fusion.fused else "fallback", fusion.reason) for fusion in fusions)
+    return table("Attention", ("layer", "form", "", "reason"), rows)
+
+
+def verdict(certificate: Certificate) -> str:
+    """The verdict in a few words."""
+    if certificate.verdict == "not-verified":
+        return "not-verified: nobody has compared it with the original"
+    depth = f"proven-steps({certificate.steps})" if certificate.verdict == "proven-steps" else certificate.verdict
+    equal = f"{certificate.tokens_equal} of {certificate.tokens_compared} tokens equal"
+    return f"{depth}: {equal}, {certificate.near_ties} near ties"
+
+
+def _certificate(certificate: Certificate) -> Iterator[Table]:
+    if certificate.cases:
+        yield parity_table(certificate)
+    rows = [("verdict", verdict(certificate))]
+    rows += [("oracle", certificate.oracle)] if certificate.oracle else []
+    rows += [(f"largest logit difference, {name}", f"{value:.2e}") for name, value in certificate.max_logit_difference.items()]
+    rows += [(f"bound, {name}", f"{value:g}") for name, value in certificate.bounds.items()]
+    rows += [(f"version, {name}", version) for name, version in certificate.versions.items()]
+    rows += [("made on", " ".join(certificate.cpu_features))] if certificate.cpu_features else []
+    rows += [("warning", warning) for warning in certificate.warnings]
+    yield table("Certificate", ("", ""), rows)
+
+
+def parity_table(certificate: Certificate) -> Table:
+    """One line a compared run: tokens, near ties, the largest logit difference and the original's smallest top-2 gap."""
+    rows = [
+        (
+            case.name, case.tokens_compared, case.tokens_equal, case.near_ties, f"{case.max_logit_difference:.2e}", f"{case.smallest_gap:.2e}",
+            "equal" if case.tokens_equal == case.tokens_compared else "equal but for near ties",
+        )
+        for case in certificate.cases
+    ]  # fmt: skip
+    return table("Parity with the original", ("case", "#tokens", "#equal", "#near ties", "#logit difference", "#smallest gap", "result"), rows)
