@@ -20,21 +20,24 @@ LAYOUT = ("batch", "key_value_heads", "capacity", "head_dim")
 CAPACITY = "capacity"
 DTYPE_NAMES = {element: name for name, element in DTYPES.items()}
 DIM_NAMES = {onnx: dim for dim, onnx in ONNX_DIMS.items()} | {ONNX_DIMS["past"]: CAPACITY, ONNX_DIMS["present"]: CAPACITY}
-GROUP_QUERY_ATTENTION = "GroupQueryAttention"
 
 
 def signature(name: str, file: str, model: ir.Model) -> Signature:
-    """The record of one file."""
+    """The record of one file.
+
+    Several new tokens over a past go for one row only: GroupQueryAttention takes no more, and the attention mask does not say how many
+    of a row's tokens are new where the rows' pasts differ.
+    """
     outputs = tuple(_spec(value) for value in model.graph.outputs)
     logits = next((spec for spec in outputs if spec.name == names.LOGITS), None)
-    one_row = any(node.op_type == GROUP_QUERY_ATTENTION for node in model.graph)
+    inputs = tuple(_spec(value) for value in model.graph.inputs)
     return Signature(
         name=name,
         file=file,
-        inputs=tuple(_spec(value) for value in model.graph.inputs),
+        inputs=inputs,
         outputs=outputs,
         returns_logits="none" if logits is None else "last" if logits.shape[1] == 1 else "all",
-        max_batch_with_past=1 if one_row else None,
+        max_batch_with_past=1 if any(CAPACITY in spec.shape for spec in inputs) else None,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 from kexport import targets
-from kexport.graphs.ir import Graph
+from kexport.graphs.ir import Graph, TensorType
 from kexport.graphs.weights import Parameter
 from kexport.runtime.contract.errors import UnsupportedError, UsageError
 from kexport.targets.base import EmitOptions
@@ -248,12 +248,10 @@ def test_two_weights_of_one_label_get_two_names(tmp_path: Path) -> None:
     """Labels that collide are told apart instead of overwriting each other."""
     graph = Graph("two")
     x = graph.add_input("x", "float32", ("batch", 4))
-    a, b = (
-        graph.add_weight(Parameter((4, 4), "float32", "w").transpose((1, 0)).transpose((1, 0)).plus(offset)) for offset in (1.0, 1.0 + 1e-9)
-    )
-    graph.weights["other"], graph.types["other"] = graph.weights.pop(b), graph.types[b]
-    graph.weights[a] = Parameter((4, 4), "float32", "w").plus(1.0)
-    graph.outputs["y"] = graph.add_node("linear", [graph.add_node("linear", [x, a]), "other"])
+    for name, offset in (("a", 1.0), ("b", 1.0 + 1e-9)):
+        graph.weights[name] = Parameter((4, 4), "float32", "w").plus(offset)
+        graph.types[name] = TensorType("float32", (4, 4))
+    graph.outputs["y"] = graph.add_node("linear", [graph.add_node("linear", [x, "a"]), "b"])
     write(tmp_path, graph)
     names = [tensor.name for tensor in onnx.load(str(tmp_path / "model.onnx"), load_external_data=False).graph.initializer]
     assert names == ["w.plus1", "w.plus1_2"]
