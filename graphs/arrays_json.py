@@ -43,6 +43,7 @@ def record_array(record: ArrayRecord) -> NDArray[Any]:
 
     Raises:
         ValueError: unknown dtype, both or no form given, or another number of values than the shape has.
+        ArithmeticError: a number beyond the dtype.
     """
     try:
         dtype = numpy_dtype(record.dtype)
@@ -52,7 +53,8 @@ def record_array(record: ArrayRecord) -> NDArray[Any]:
         raise ValueError(f"an array of shape {record.shape} needs either `values` or `base64`")
     if record.values is not None:
         given = np.asarray(record.values) if record.values else np.zeros(0, dtype)
-        flat = given.astype(dtype)
+        with np.errstate(over="raise"):
+            flat = given.astype(dtype)
         if dtype.kind in "biu" and not np.array_equal(flat, given):
             raise ValueError(f"{record.values} are no numbers of dtype {record.dtype}")
     else:

@@ -230,4 +230,6 @@ def _build(record: GraphRecord) -> Graph:
 
 
 def _invalid(why: str) -> InvalidInputError:
-    return InvalidInputError("KX460", f"this is no graph that kexport wrote: {why}", hint="write it again with kexport.graphs.serialize.dumps")
+    return InvalidInputError(
+        "KX470", f"this is no graph that kexport wrote: {why}", hint="write it again with kexport.graphs.serialize.dumps"
+    )

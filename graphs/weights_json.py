@@ -71,7 +71,9 @@ def _axis(tree: dict[str, Any], of: Weight) -> int:
 KINDS: dict[str, Kind] = {
     "parameter": Kind(Parameter, lambda w: {"name": w.name, "dtype": w.dtype, "shape": list(w.shape)}, _parameter),
     "transposed": Kind(
-        Transposed, lambda w: {"permutation": list(w.permutation)}, lambda tree, operands: operands[0].transpose(_permutation(tree, operands[0]))
+        Transposed,
+        lambda w: {"permutation": list(w.permutation)},
+        lambda tree, operands: operands[0].transpose(_permutation(tree, operands[0])),
     ),
     "reshaped": Kind(Reshaped, lambda w: {"shape": list(w.shape)}, lambda tree, operands: operands[0].reshape(_sizes(tree["shape"]))),
     "casted": Kind(Casted, lambda w: {"dtype": w.dtype}, lambda tree, operands: operands[0].cast(_known(tree["dtype"]))),

@@ -93,7 +93,9 @@ def same_outputs(before: Graph, after: Graph, feeds: Mapping[str, Any], *, total
 
 def compare(got: Any, expected: Any, tolerance: float, name: str) -> None:
     """Equal dtype and shape, numbers within `tolerance` (0: equal)."""
-    assert got.dtype == expected.dtype and got.shape == expected.shape, f"{name}: {got.dtype}{got.shape} for {expected.dtype}{expected.shape}"
+    assert got.dtype == expected.dtype and got.shape == expected.shape, (
+        f"{name}: {got.dtype}{got.shape} for {expected.dtype}{expected.shape}"
+    )
     if tolerance == 0:
         assert np.array_equal(got, expected), name
     else:

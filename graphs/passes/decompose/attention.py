@@ -111,4 +111,3 @@ def _always_sees_a_key(emit: Emit) -> bool:
     """A causal token sees key 0 at least, and the one it just wrote."""
     hides_more = emit.input(MASK) or emit.input(KEY_MASK) or (emit.attr("window") and not emit.attr("write"))
     return not hides_more
-

@@ -1,9 +1,9 @@
 """The table of decompositions and the small vocabulary their formulas are written in.
 
-    @decomposes("silu")
-    def silu(node, emit):
-        x = emit.input(0)
-        return emit("mul", x, emit("sigmoid", x))
+@decomposes("silu")
+def silu(node, emit):
+    x = emit.input(0)
+    return emit("mul", x, emit("sigmoid", x))
 """
 
 from __future__ import annotations

@@ -158,7 +158,8 @@ def test_a_row_that_sees_no_key_gives_zeros(source: str) -> None:
         generator = np.random.default_rng(0)
         sizes = {"batch": 2, "sequence": 3, form.keys: 7}
         feeds = {
-            name: generator.standard_normal(tuple(sizes.get(d, d) for d in type_.shape)).astype(type_.dtype) for name, type_ in one.inputs.items()
+            name: generator.standard_normal(tuple(sizes.get(d, d) for d in type_.shape)).astype(type_.dtype)
+            for name, type_ in one.inputs.items()
         }
         feeds["positions"] = np.tile(np.arange(3, dtype=np.int32), (2, 1))
         feeds["key_mask"] = np.array([[False] * 7, [True] * 7])
