@@ -20,14 +20,14 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The base of all records: immutable, strict about unknown keys."""
 
 
-class Producer(Record, kw_only=True):
+class Producer(Record, frozen=True, kw_only=True):
     """Which kexport made the artifact, with which libraries (name -> version)."""
 
     kexport: str
     libraries: dict[str, str] = {}
 
 
-class Source(Record, kw_only=True):
+class Source(Record, frozen=True, kw_only=True):
     """The original: the handle the user gave, its class and config, and a digest of its weights."""
 
     handle: str
@@ -37,7 +37,7 @@ class Source(Record, kw_only=True):
     weight_digest: str = ""
 
 
-class Dtype(Record, kw_only=True):
+class Dtype(Record, frozen=True, kw_only=True):
     """How weights are stored, what the graph computes in, and the dtype the oracle ran in."""
 
     stored: str = "float32"
@@ -45,7 +45,7 @@ class Dtype(Record, kw_only=True):
     oracle: str = "float32"
 
 
-class TensorSpec(Record, kw_only=True):
+class TensorSpec(Record, frozen=True, kw_only=True):
     """One input or output: its name in the file, dtype, and shape of sizes and dim names."""
 
     name: str
@@ -53,12 +53,13 @@ class TensorSpec(Record, kw_only=True):
     shape: tuple[int | str, ...]
 
 
-class Signature(Record, kw_only=True):
+class Signature(Record, frozen=True, kw_only=True):
     """One callable of the artifact and how an engine must call it.
 
     `sequence_lengths`: the fixed lengths (buckets) it takes; empty means any length.
     `returns_logits`: `last` = [batch, 1, vocabulary] of each row's last real token; `all` = every position; `none`.
     `max_batch_with_past`: how many rows may take several new tokens over a non-empty cache in one call; None = any number.
+    `weight_bytes`: bytes of weights that every call reads whole: all but the tables that only rows are taken from; 0 = unknown.
     """
 
     name: str
@@ -69,9 +70,10 @@ class Signature(Record, kw_only=True):
     returns_logits: Literal["last", "all", "none"] = "none"
     max_batch_with_past: int | None = None
     padding_side: Literal["right", "left"] = "right"
+    weight_bytes: int = 0
 
 
-class CacheSlot(Record, kw_only=True):
+class CacheSlot(Record, frozen=True, kw_only=True):
     """One cache: a key and a value tensor (or a state tensor) of one or more layers.
 
     `inputs` and `outputs` are the tensor names, key first. `window`: keys that stay visible, the token itself included; None = all.
@@ -91,7 +93,7 @@ class CacheSlot(Record, kw_only=True):
     shared_with: str | None = None
 
 
-class Cache(Record, kw_only=True):
+class Cache(Record, frozen=True, kw_only=True):
     """All slots, which slots each decoder layer reads, and how large they get.
 
     `capacity`: the longest sequence (prompt and new tokens together) this artifact serves;
@@ -105,7 +107,7 @@ class Cache(Record, kw_only=True):
     bytes_per_token: int = 0
 
 
-class Packer(Record, kw_only=True):
+class Packer(Record, frozen=True, kw_only=True):
     """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`."""
 
     start: tuple[int, ...] = ()
@@ -115,7 +117,7 @@ class Packer(Record, kw_only=True):
     padding_side: Literal["right", "left"] = "right"
 
 
-class PieceDecoder(Record, kw_only=True):
+class PieceDecoder(Record, frozen=True, kw_only=True):
     """How SentencePiece turns ids into text where the file's own decoder differs (broken UTF-8, unknown ids, leading spaces).
 
     `byte_ids`: id -> byte value, as parallel tuples `byte_ids` and 0..255 (empty: no byte pieces). `control_ids` print nothing,
@@ -130,7 +132,7 @@ class PieceDecoder(Record, kw_only=True):
     leading_space: Literal["keep", "strip-one", "strip-all"] = "keep"
 
 
-class Tokenizer(Record, kw_only=True):
+class Tokenizer(Record, frozen=True, kw_only=True):
     """The tokenizer file and the policy around it.
 
     `kind`: `tokenizers` (Hugging Face tokenizer.json) or `sentencepiece`. `stripped_ids`: dropped before decoding to text, as KerasHub does.
@@ -151,14 +153,14 @@ class Tokenizer(Record, kw_only=True):
     piece_decoder: PieceDecoder | None = None
 
 
-class Rng(Record, kw_only=True):
+class Rng(Record, frozen=True, kw_only=True):
     """What KerasHub's seeded draws depend on: `tf_cpu` or `xla` kernels, and the number of intra-op threads (`tf_cpu`, batch > 1)."""
 
     mode: Literal["tf_cpu", "xla"] = "tf_cpu"
     threads: int = 1
 
 
-class Generation(Record, kw_only=True):
+class Generation(Record, frozen=True, kw_only=True):
     """Defaults of the original's `generate()`: its sampler (class name and config), length, and resolved `auto` stop ids (None: no tokenizer)."""
 
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
@@ -168,7 +170,7 @@ class Generation(Record, kw_only=True):
     rng: Rng = Rng()
 
 
-class Memory(Record, kw_only=True):
+class Memory(Record, frozen=True, kw_only=True):
     """Bytes: the weights, all caches of one row at capacity, and the peak to expect when serving one row."""
 
     weights: int = 0
@@ -177,7 +179,7 @@ class Memory(Record, kw_only=True):
     expected_peak: int = 0
 
 
-class ParityCase(Record, kw_only=True):
+class ParityCase(Record, frozen=True, kw_only=True):
     """One compared run: the token ids fed (input name -> rows), the tokens the original gave, and what the artifact gave.
 
     `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `smallest_gap`: the smallest top-2
@@ -198,7 +200,7 @@ class ParityCase(Record, kw_only=True):
     expected_texts: list[str] = []
 
 
-class Certificate(Record, kw_only=True):
+class Certificate(Record, frozen=True, kw_only=True):
     """The proof: what was compared with which oracle, on which machine, and the verdict."""
 
     verdict: Literal["proven", "proven-steps", "not-verified"] = "not-verified"
@@ -215,7 +217,7 @@ class Certificate(Record, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class VendorRuntime(Record, kw_only=True):
+class VendorRuntime(Record, frozen=True, kw_only=True):
     """Whether a vendor's own runtime runs the artifact unmodified, and if not, why."""
 
     name: str
@@ -223,7 +225,7 @@ class VendorRuntime(Record, kw_only=True):
     reason: str = ""
 
 
-class Fusion(Record, kw_only=True):
+class Fusion(Record, frozen=True, kw_only=True):
     """How one attention layer was rendered: the target's form, fused or not, and why."""
 
     layer: str
@@ -232,7 +234,7 @@ class Fusion(Record, kw_only=True):
     reason: str = ""
 
 
-class File(Record, kw_only=True):
+class File(Record, frozen=True, kw_only=True):
     """One file of the artifact, path relative to it."""
 
     path: str
@@ -240,7 +242,7 @@ class File(Record, kw_only=True):
     sha256: str
 
 
-class Manifest(Record, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """The whole of `kexport.json`."""
 
     format_version: int = FORMAT_VERSION

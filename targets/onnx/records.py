@@ -15,6 +15,7 @@ from kexport.targets.base import Geometry
 from kexport.targets.onnx.assemble import DTYPES
 from kexport.targets.onnx.builder import ONNX_DIMS
 from kexport.targets.onnx.interface import SlotNames
+from kexport.targets.onnx.traffic import weight_bytes
 
 LAYOUT = ("batch", "key_value_heads", "capacity", "head_dim")
 CAPACITY = "capacity"
@@ -38,6 +39,7 @@ def signature(name: str, file: str, model: ir.Model) -> Signature:
         outputs=outputs,
         returns_logits="none" if logits is None else "last" if logits.shape[1] == 1 else "all",
         max_batch_with_past=1 if any(CAPACITY in spec.shape for spec in inputs) else None,
+        weight_bytes=weight_bytes(model),
     )
 
 
