@@ -35,6 +35,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "plain": {"plain_cache": True, "windows": (3,), "sinks": True, "mask": True},
     "padded": {"head_dim": 20, "value_dim": 12},
 }
+ROOT = Path(__file__).parents[3]
 WRITE_ELSEWHERE = """
 import sys
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
         directory = tmp_path / seed
         directory.mkdir()
         environment = os.environ | {"PYTHONHASHSEED": seed}
-        subprocess.run([sys.executable, "-c", WRITE_ELSEWHERE, str(directory)], check=True, env=environment)
+        subprocess.run([sys.executable, "-c", WRITE_ELSEWHERE, str(directory)], check=True, env=environment, cwd=ROOT)
         seen.append(digests(directory))
     assert seen[0] == seen[1]
     assert len(seen[0]) == 6
@@ -101,7 +102,6 @@ class CountingSource(RandomSource):
 
     def read(self, name: str) -> Any:
         array = super().read(name)
-        gc.collect()
         self.live += array.nbytes
         self.peak = max(self.peak, self.live)
         weakref.finalize(array, self._release, array.nbytes)
