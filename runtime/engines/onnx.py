@@ -192,7 +192,8 @@ class OnnxEngine(Engine):
         self._encode_signature = manifest.signature(names.ENCODE)
         self._encoder = _open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
         self._session: ort.InferenceSession | None = _open_session(directory / step.file, options)
-        self._cross_outputs = [output for slot in manifest.cache.slots if slot.kind == "cross" for output in slot.outputs]
+        cross_slots = [slot for slot in manifest.cache.slots if slot.kind == "cross" and slot.shared_with is None]
+        self._cross_outputs = [output for slot in cross_slots for output in slot.outputs]
 
     def new_cache(self, batch_size: int, capacity: int) -> OnnxCache:
         if batch_size < 1 or capacity < 1 or (self._capacity and capacity > self._capacity):
@@ -220,7 +221,8 @@ class OnnxEngine(Engine):
         try:
             self._encoder.run_with_iobinding(io)
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise InternalError("KX556", f"onnxruntime failed in the encoder: {_first_line(error)}", detail=str(error)) from error
+            message = f"the encoder refuses a prompt of {width} tokens: {_first_line(error)}"
+            raise InvalidInputError("KX560", message, hint="shorten the encoder's prompt", detail=str(error)) from error
         cache.set_cross(arrays, mask)
 
     def extend(self, cache: CacheState, tokens: Tokens, lengths: Sequence[int] | Lengths | None = None) -> Logits:

@@ -85,8 +85,8 @@ class _WorstFirstHeap:
         self._rise(last, 0, identifier)
 
     def _better(self, one: int, other: int) -> bool:
-        difference = self._values[one] - self._values[other]
-        return bool(difference > 0 or (difference == 0 and one < other))
+        value, other_value = self._values[one], self._values[other]
+        return bool(value > other_value or (value == other_value and one < other))
 
     def _sink(self, hole: int, size: int, identifier: int) -> None:
         """Move the hole down along the worse children to a leaf, then let `identifier` rise from there."""
@@ -111,3 +111,7 @@ class _WorstFirstHeap:
             hole = parent
             parent = (hole - 1) // 2
         self.ids[hole] = identifier
+
+
+UNSORTED_ORDERS = {"tf_cpu": heap_order, "xla": descending}
+"""`top_k(sorted=False)` by the original's kernels, `Rng.mode`."""

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 from kexport.runtime.samplers.base import Draw, Probabilities, SeededSampler, check_count, register_sampler
-from kexport.runtime.samplers.candidates import descending, heap_order
+from kexport.runtime.samplers.candidates import UNSORTED_ORDERS
 from kexport.runtime.samplers.categorical import draw as draw_categorical
-
-_ORDERS = {"tf_cpu": heap_order, "xla": descending}
 
 
 @register_sampler("top_k")
@@ -23,7 +21,7 @@ class TopKSampler(SeededSampler):
 
     def next_token(self, probabilities: Probabilities, draw: Draw) -> int:
         check_count("k", self.k, len(probabilities))
-        ids = _ORDERS[draw.rng.mode](probabilities, self.k)
+        ids = UNSORTED_ORDERS[draw.rng.mode](probabilities, self.k)
         with np.errstate(divide="ignore"):
             logs = np.log(probabilities[ids])
         return int(ids[draw_categorical(logs, self.seed_generator.seed_of(draw.step), draw.place(self.k))])

@@ -284,3 +284,11 @@ def test_onnxruntime_is_not_imported_before_it_is_needed() -> None:
     code = "import sys, kexport.runtime.engines.base; sys.exit('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert ort.__version__
+
+
+def test_encoder_prompt_that_does_not_fit_is_the_inputs_fault(tmp_path: Path) -> None:
+    """What the encoder refuses (a position or an id beyond its tables) is an invalid input with the prompt's length."""
+    with open_engine(tmp_path, write_encoder_decoder(tmp_path), threads=1) as engine:
+        cache = engine.new_cache(1, 8)
+        with pytest.raises(InvalidInputError, match="KX560.*2 tokens"):
+            engine.encode(np.array([[1, VOCABULARY]]), np.ones((1, 2), bool), cache)

@@ -18,7 +18,7 @@ def keras_hub_object(class_name: str, config: dict[str, Any], module: str = "ker
     return kind()
 
 
-@pytest.mark.parametrize("name", ["greedy", "random", "top_k", "top_p"])
+@pytest.mark.parametrize("name", ["greedy", "random", "top_k", "top_p", "beam"])
 def test_names_and_configs(name: str) -> None:
     """A name gives KerasHub's defaults, and a sampler's config gives the sampler again, in all forms of class name."""
     sampler = samplers.get(name)
@@ -80,6 +80,7 @@ def test_not_supported(identifier: Any) -> None:
         ("GreedySampler", {"temperature": 0}),
         ("GreedySampler", {"temperature": float("inf")}),
         ("RandomSampler", {"seed": 1.5}),
+        ("BeamSampler", {"num_beams": 0}),
     ],
 )
 def test_arguments_that_do_not_fit(name: str, config: dict[str, Any]) -> None:
@@ -119,3 +120,9 @@ def test_unseeded_samplers_differ() -> None:
 
     assert draws(None) != draws(None)
     assert draws(3) == draws(3) != draws(4)
+
+
+def test_all_beams_are_refused() -> None:
+    """KerasHub's generate() fails with them; ours says so."""
+    with pytest.raises(UnsupportedError, match="KX534"):
+        samplers.BeamSampler(return_all_beams=True)
