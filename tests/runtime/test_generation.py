@@ -110,13 +110,14 @@ def test_masks_with_holes(data: st.DataObject) -> None:
     assert_equal(generate(CountingEngine(), samplers.get("greedy"), job, lock_step=True), expected)
 
 
-def test_pad_id_as_stop_id_generates_nothing() -> None:
-    """Pad content that is a stop id stops the loop before its first step, and the model is not called."""
+@pytest.mark.parametrize("length", [3, 8])
+def test_pad_id_as_stop_id_generates_nothing(length: int) -> None:
+    """Pad content that is a stop id stops the loop before its first step, one free column included, and the model is not called."""
     engine = CountingEngine()
-    job = Job(padded([[3, 4], [5]], 8), stop_ids=(PAD,))
+    job = Job(padded([[3, 4], [5, 6]], length), stop_ids=(PAD,))
     result = generate(engine, samplers.get("greedy"), job)
     np.testing.assert_array_equal(result.ids, job.prompt.ids)
-    assert result.mask.sum(axis=1).tolist() == [3, 2]
+    assert result.mask.sum(axis=1).tolist() == [3, 3]
     assert engine.calls == []
 
 
