@@ -186,3 +186,18 @@ def test_steps_show_final_tokens() -> None:
         seen.append(loop.ids[0, : loop.columns[0]].tolist())
     result = loop.result().ids[0].tolist()
     assert seen and all(result[: len(part)] == part for part in seen)
+
+
+def test_draws_name_their_place_in_the_whole_batch() -> None:
+    """A row's draw is that of KerasHub's loop: its column's step, its row, and all rows of the batch, also after others have ended."""
+    seen: list[tuple[int, int, int]] = []
+
+    class Recorder(samplers.GreedySampler):
+        def next_token(self, probabilities: Any, draw: Draw) -> int:
+            seen.append((draw.step, draw.row, draw.batch_size))
+            return super().next_token(probabilities, draw)
+
+    generate(CountingEngine(), Recorder(), Job(padded([[1, 2, 3, 4], [5], [6, 7]], 6)))
+    assert sorted(seen) == [
+        (step, row, 3) for step, row in sorted([(s, 0) for s in (3, 4)] + [(s, 1) for s in range(5)] + [(s, 2) for s in range(1, 5)])
+    ]

@@ -12,6 +12,7 @@ from kexport.runtime import samplers
 from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.samplers.base import Draw
 from kexport.runtime.samplers.candidates import heap_order
+from kexport.runtime.samplers.philox import Stream
 
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "samplers.json").read_text(encoding="utf-8"))
 CASES = [
@@ -49,3 +50,13 @@ def test_heap_order_is_tensorflows(case: dict[str, Any]) -> None:
     logits = logits_of(case["seed"], 1, case["vocabulary"])[0]
     powers = np.exp(logits - logits.max())
     assert heap_order(powers / powers.sum(), case["count"]).tolist() == case["ids"]
+
+
+def test_long_and_short_streams_are_one() -> None:
+    """Random words do not depend on how many are asked for at once, carries of the counter included."""
+    stream = Stream((1, 2), (1 << 64) - 3)
+    whole = stream.words(0, 100)
+    for start in (0, 1, 5, 9, 13):
+        assert stream.words(start, 3).tolist() == whole[start : start + 3].tolist()
+        assert stream.words(start, 60).tolist() == whole[start : start + 60].tolist()
+    assert stream.skip(2).words(0, 40).tolist() == whole[8:48].tolist()
