@@ -21,6 +21,7 @@ DTYPES = {
     "int64": ir.DataType.INT64, "int32": ir.DataType.INT32, "int16": ir.DataType.INT16, "int8": ir.DataType.INT8,
     "uint8": ir.DataType.UINT8, "bool": ir.DataType.BOOL,
 }  # fmt: skip
+DTYPE_NAMES = {element: name for name, element in DTYPES.items()}
 
 
 def assemble(b: Builder, outputs: Mapping[str, Tensor], weights: WeightSource, keep_inputs: frozenset[str]) -> ir.Model:
@@ -56,7 +57,7 @@ def _rename_outputs(b: Builder, outputs: Mapping[str, Tensor]) -> dict[str, str]
     for name, tensor in outputs.items():
         if tensor.name not in made or tensor.name in renamed:
             raise InternalError(
-                "KX907", f"graph `{b.graph.name}`: output `{name}` is `{tensor.name}`, which no operator makes for it alone"
+                "KX920", f"graph `{b.graph.name}`: output `{name}` is `{tensor.name}`, which no operator makes for it alone"
             )
         renamed[tensor.name] = name
     return renamed

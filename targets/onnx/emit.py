@@ -10,7 +10,7 @@ import onnx_ir as ir
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
-from kexport.runtime.contract.errors import UnsupportedError, UsageError
+from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
@@ -98,10 +98,10 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise UnsupportedError(
             "KX214", f"the ONNX target cannot store weights as `{options.stored_dtype}`", hint=f"--dtype takes {', '.join(STORED_DTYPES)}"
         )
-    if options.capacity < 1 or not graphs:
-        raise UsageError(
-            "KX102", f"nothing to emit: {len(graphs)} graphs, capacity {options.capacity}", hint="give a --max-length of at least 1"
-        )
+    if options.capacity < 1:
+        raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
+    if not graphs:
+        raise InternalError("KX920", "there is no graph to emit")
     for graph in graphs.values():
         for name, slot in graph.slots.items():
             if slot.dtype != "float32":

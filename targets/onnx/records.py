@@ -12,14 +12,13 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.manifest import Cache, CacheSlot, Signature, TensorSpec
 from kexport.targets.base import Geometry
-from kexport.targets.onnx.assemble import DTYPES
+from kexport.targets.onnx.assemble import DTYPE_NAMES
 from kexport.targets.onnx.builder import ONNX_DIMS
 from kexport.targets.onnx.interface import SlotNames
 from kexport.targets.onnx.traffic import weight_bytes
 
 LAYOUT = ("batch", "key_value_heads", "capacity", "head_dim")
 CAPACITY = "capacity"
-DTYPE_NAMES = {element: name for name, element in DTYPES.items()}
 DIM_NAMES = {onnx: dim for dim, onnx in ONNX_DIMS.items()} | {ONNX_DIMS["past"]: CAPACITY, ONNX_DIMS["present"]: CAPACITY}
 
 

@@ -228,6 +228,17 @@ def test_narrow_storage_widens_only_the_rows_looked_up(tmp_path: Path) -> None:
     assert next(node for node in nodes if gather.output[0] in node.input).op_type == "Cast"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_bytes_read_by_every_call(dtype: str, tied: bool, tmp_path: Path) -> None:
+    """Every matrix that is multiplied counts once and as wide as it is computed; a table of rows counts only where a head is tied to it."""
+    files = write(tmp_path, decoder(Toy(tied=tied)), stored_dtype=dtype)
+    weights = [weight for name, weight in files.graphs["extend"].weights.items() if name != "weight:embedding.embeddings"]
+    expected = sum(weight.nbytes for weight in weights)
+    (signature,) = files.emitted.signatures
+    assert expected <= signature.weight_bytes < expected + 256  # and a few scalars
+
+
 def test_refusals_name_the_thing(tmp_path: Path) -> None:
     """Options and dtypes that are not done exit with 4 and a code; nothing is written."""
     graph = decoder(Toy())
