@@ -18,7 +18,7 @@ class Read(NamedTuple):
     """One operator's use of a tensor of this many bytes an element."""
 
     node: ir.Node
-    index: int
+    place: int
     item_bytes: int
 
 
@@ -29,7 +29,7 @@ def weight_bytes(model: ir.Model) -> int:
     """
     total = 0
     for value in model.graph.initializers.values():
-        whole = [read.item_bytes for read in _reads(value) if read.index not in ROW_TABLES.get(read.node.op_type, ())]
+        whole = [read.item_bytes for read in _reads(value) if read.place not in ROW_TABLES.get(read.node.op_type, ())]
         if value.const_value is not None and whole:
             total += value.const_value.size * max(whole)
     return total
