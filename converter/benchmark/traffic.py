@@ -1,0 +1,36 @@
+"""The bytes that one decode step must read from memory:
+
+    weights of the step's file that are read whole (`Signature.weight_bytes`: no embedding table unless the head is tied to it)
+    + batch x sum over self caches of  bytes per position x min(window, positions held)
+    + batch x sum over cross caches of bytes per position x encoder length
+
+Activations, logits and what is written are left out: they are small and stay in the processor's caches. So the floor is a true lower bound.
+"""
+
+from __future__ import annotations
+
+import math
+
+from kexport.runtime.contract import names
+from kexport.runtime.contract.dtypes import item_size
+from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
+
+
+def step_bytes(manifest: Manifest, *, batch: int, held: int, encoder_length: int = 0) -> int:
+    """Bytes of one step over `held` positions a row (the new one included); 0 where the manifest does not know its weights' traffic."""
+    step = manifest.signature(names.EXTEND)
+    if step is None or not step.weight_bytes:
+        return 0
+    lengths = {"self": held, "cross": encoder_length}
+    caches = sum(_bytes_per_position(slot, step) * min(slot.window or math.inf, lengths.get(slot.kind, 0)) for slot in manifest.cache.slots)
+    return step.weight_bytes + int(batch * caches)
+
+
+def _bytes_per_position(slot: CacheSlot, step: Signature) -> int:
+    """Keys and values of one position of one row, as stored (heads may be padded)."""
+    specs = {spec.name: spec for spec in step.inputs}
+    return sum(_fixed_bytes(specs[name]) for name in slot.inputs if name in specs)
+
+
+def _fixed_bytes(spec: TensorSpec) -> int:
+    return math.prod(size for size in spec.shape if isinstance(size, int)) * item_size(spec.dtype)
