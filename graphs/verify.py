@@ -11,6 +11,8 @@ from kexport.graphs.ops import infer_types, spec_of
 from kexport.graphs.ops.spec import REQUIRED, attribute, refuse
 from kexport.runtime.contract.errors import InternalError
 
+PARTS = (0, 1)  # a slot's keys and values
+
 
 def verify(graph: Graph) -> None:
     """Raise if the graph breaks the grammar.
@@ -46,8 +48,9 @@ def _check_form(node: Node) -> None:
     if given < spec.required_inputs or (given > len(spec.inputs) and not spec.variadic):
         raise refuse(node, f"takes inputs {spec.inputs}, got {node.inputs}")
     for index, name in enumerate(node.inputs):
-        if not name and not spec.inputs[min(index, len(spec.inputs) - 1)].endswith("?"):
-            raise refuse(node, f"input {spec.inputs[index]} must be given")
+        declared = spec.inputs[min(index, len(spec.inputs) - 1)]
+        if not name and not declared.endswith("?"):
+            raise refuse(node, f"input {declared} must be given")
     unknown = set(node.attrs) - set(spec.attrs)
     missing = {name for name, default in spec.attrs.items() if default is REQUIRED} - set(node.attrs)
     if unknown or missing:
@@ -58,8 +61,8 @@ def _check_writer(node: Node, writers: dict[str, Node]) -> None:
     writes = node.op == "cache_write" or (node.op == "attention" and attribute(node, "write"))
     if not writes:
         return
-    part = attribute(node, "part") if node.op == "cache_write" else "both"
-    key = f"{node.attrs['slot']}:{part}"
-    if key in writers:
-        raise refuse(node, f"slot `{node.attrs['slot']}` is written twice")
-    writers[key] = node
+    for part in (attribute(node, "part"),) if node.op == "cache_write" else PARTS:
+        key = f"{node.attrs['slot']}:{part}"
+        if key in writers:
+            raise refuse(node, f"slot `{node.attrs['slot']}` is written twice")
+        writers[key] = node

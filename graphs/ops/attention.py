@@ -49,6 +49,10 @@ def _infer(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
         raise refuse(node, "causal, windowed and writing attention needs positions")
     if len(query.shape) != RANK or (key is not None and len(key.shape) != RANK):
         raise refuse(node, f"takes [batch, sequence, heads, head_dim], got {query} and {key}")
+    if slot is not None and key is not None and value is not None:
+        written = key.shape[2:] + value.shape[2:]
+        if written != (slot.num_key_value_heads, slot.head_dim, slot.num_key_value_heads, slot.value_head_dim):
+            raise refuse(node, f"keys {key} and values {value} do not fit the slot {slot}")
     heads = int(query.shape[2])
     kv_heads = int(key.shape[2]) if key is not None else slot.num_key_value_heads if slot else heads
     if heads % kv_heads:

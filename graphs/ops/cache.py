@@ -25,6 +25,8 @@ def _infer(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
     if slot is None:
         raise refuse(node, f"there is no cache slot `{attribute(node, 'slot')}`")
     dim = slot.value_head_dim if attribute(node, "part") else slot.head_dim
+    if types and types[0] is not None and types[0].shape[2:] != (slot.num_key_value_heads, dim):
+        raise refuse(node, f"{types[0]} does not fit the slot {slot}")
     total = TOTAL if slot.kind == "self" else CROSS_TOTAL
     return (TensorType(slot.dtype, ("batch", total, slot.num_key_value_heads, dim)),)
 
