@@ -73,11 +73,12 @@ class CommandFolder(click.Group):
         if name not in self.list_commands(context):
             return None
         command: click.Command = importlib.import_module(f"{self._package}.{name}").command
+        command.name = name
         known = {parameter.name for parameter in command.params}
         command.params += [option for option in _everywhere() if option.name not in known]
         return command
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:  # type: ignore[override]
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run, show an error as it should look, and exit with its code."""
         settings = Settings()
         extra.update(standalone_mode=False, obj=settings)
@@ -105,7 +106,7 @@ class CommandFolder(click.Group):
             return _reader_is_gone()
         except OSError as error:
             return show_error(_of_the_system(error), settings)
-        except Exception as error:  # the outermost door: whatever it is, the user gets one line and a way to report it
+        except Exception as error:  # noqa: BLE001  the outermost door: whatever it is, the user gets one line and a way to report it
             return show_error(KexportError("KX900", f"internal error: {type(error).__name__}: {error}", hint=DEBUG_HINT), settings)
         return result if isinstance(result, int) else 0
 
@@ -168,7 +169,7 @@ def _terminate_as_interrupt() -> Iterator[None]:
 def _plain_warnings(settings: Settings) -> Iterator[None]:
     """While the block runs, what our rooms warn of is one line for the user; libraries' warnings to programmers need --debug."""
 
-    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         if settings.debug or category is UserWarning:
             click.echo(f"{click.style('warning:', fg='yellow')} {message}", err=True, color=_color())
 

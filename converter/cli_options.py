@@ -12,7 +12,7 @@ from kexport.runtime.contract.errors import UnsupportedError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-class IntegerList(click.ParamType):
+class IntegerList(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from click 8.2 on
     """Whole numbers in one text, separated by spaces or commas: a tuple of int."""
 
     name = "integers"

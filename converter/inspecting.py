@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from kexport.converter.console import size_text, table
-from kexport.runtime.contract.manifest import Cache, CacheSlot, Certificate, Fusion, Manifest, TensorSpec
+from kexport.runtime.contract.manifest import Cache, CacheSlot, Certificate, Fusion, Manifest, ParityCase, TensorSpec
 from rich.table import Table
 
 _SHOWN_DIGEST = 12
@@ -66,7 +66,7 @@ def _summary(directory: Path, manifest: Manifest) -> Table:
         ("expected peak", size_text(memory.expected_peak) if memory.expected_peak else "unknown"),
         ("tokenizer", _tokenizer(manifest)),
         ("sampler", _sampler(manifest.generation.sampler)),
-        ("verdict", verdict(manifest.parity)),
+        ("verdict", verdict_words(manifest.parity)),
         ("made by", f"kexport {manifest.producer.kexport}"),
     ]
     return table(str(directory), ("", ""), rows)
@@ -123,19 +123,18 @@ def _fusions(fusions: tuple[Fusion, ...]) -> Table:
     return table("Attention", ("layer", "form", "", "reason"), rows)
 
 
-def verdict(certificate: Certificate) -> str:
-    """The verdict in a few words."""
+def verdict_words(certificate: Certificate) -> str:
+    """The verdict in a sentence."""
     if certificate.verdict == "not-verified":
-        return "not-verified: nobody has compared it with the original"
-    depth = f"proven-steps({certificate.steps})" if certificate.verdict == "proven-steps" else certificate.verdict
-    equal = f"{certificate.tokens_equal} of {certificate.tokens_compared} tokens equal"
-    return f"{depth}: {equal}, {certificate.near_ties} near ties"
+        return "not verified: nobody has compared it with the original"
+    depth = f" over {certificate.steps} steps" if certificate.verdict == "proven-steps" else ""
+    return f"proven{depth}: {certificate.tokens_equal} of {certificate.tokens_compared} tokens equal, {certificate.near_ties} near ties"
 
 
 def _certificate(certificate: Certificate) -> Iterator[Table]:
     if certificate.cases:
         yield parity_table(certificate)
-    rows = [("verdict", verdict(certificate))]
+    rows = [("verdict", verdict_words(certificate))]
     rows += [("oracle", certificate.oracle)] if certificate.oracle else []
     rows += [(f"largest logit difference, {name}", f"{value:.2e}") for name, value in certificate.max_logit_difference.items()]
     rows += [(f"bound, {name}", f"{value:g}") for name, value in certificate.bounds.items()]
@@ -147,11 +146,12 @@ def _certificate(certificate: Certificate) -> Iterator[Table]:
 
 def parity_table(certificate: Certificate) -> Table:
     """One line a compared run: tokens, near ties, the largest logit difference and the original's smallest top-2 gap."""
-    rows = [
-        (
-            case.name, case.tokens_compared, case.tokens_equal, case.near_ties, f"{case.max_logit_difference:.2e}", f"{case.smallest_gap:.2e}",
-            "equal" if case.tokens_equal == case.tokens_compared else "equal but for near ties",
-        )
-        for case in certificate.cases
-    ]  # fmt: skip
-    return table("Parity with the original", ("case", "#tokens", "#equal", "#near ties", "#logit difference", "#smallest gap", "result"), rows)
+    columns = ("case", "#tokens", "#equal", "#near ties", "#largest logit difference", "#smallest gap")
+    return table("Parity with the original", columns, [_case_row(case) for case in certificate.cases])
+
+
+def _case_row(case: ParityCase) -> tuple[str, ...]:
+    unit = " texts" if case.texts else ""
+    measured = case.smallest_gap > 0  # cases without forced logits have tokens only
+    difference, gap = (f"{case.max_logit_difference:.2g}", f"{case.smallest_gap:.2g}") if measured else ("", "")
+    return case.name, f"{case.tokens_compared}{unit}", str(case.tokens_equal), str(case.near_ties), difference, gap

@@ -69,7 +69,7 @@ def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int
     if as_json:
         from kexport.converter.console import print_json
 
-        given = [list(row) for row in request.token_ids] or list(request.prompts)
+        given: list[Any] = [*request.token_ids, *request.prompts]
         rows = [{"prompt": prompt, key: result} for prompt, result in zip(given, results, strict=True)]
         print_json({"artifact": str(artifact), "sampler": sampler, "seconds": round(seconds, 3), "results": rows})
         return
