@@ -123,7 +123,7 @@ class LanguageModel:
                 known = int(loop.columns[0])
                 if piece := text.feed(loop.ids[0, fed:known].tolist()):
                     yield piece
-                fed = max(fed, known)
+                fed = known
             generated = loop.result()
         visible = generated.ids[0][generated.mask[0]].tolist()  # a text prompt has no holes: this is the row up to its stop
         if piece := text.feed(visible[fed:]) + text.end():

@@ -64,6 +64,21 @@ def test_test_model_can_fail(engine: Engine) -> None:
         assert np.abs(engine.extend(engine.new_cache(1, 32), changed) - whole).max() > 1000 * BOUND
 
 
+def test_engine_feeds_what_the_file_means(tmp_path: Path) -> None:
+    """The engine's logits are those of the file run by hand with written-out masks and positions, a chunk and a step."""
+    manifest = write_decoder(tmp_path, position_ids=True)
+    session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    past = {spec.name: np.zeros((1, *spec.shape[1:2], 32, *spec.shape[3:]), np.float32) for spec in manifest.signatures[0].inputs[3:]}
+    with open_engine(tmp_path, manifest, threads=1) as engine:
+        cache = engine.new_cache(1, 32)
+        for ids, positions in (([5, 9, 33], [0, 1, 2]), ([2, 71], [3, 4]), ([8], [5])):
+            total = positions[-1] + 1
+            feeds = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, total), np.int64), "position_ids": np.array([positions])}
+            logits, *present = session.run(["logits", *(name.replace("past_key_values", "present") for name in past)], feeds | past)
+            past = dict(zip(past, present, strict=True))
+            np.testing.assert_allclose(engine.extend(cache, np.array([ids])), logits[:, 0], atol=BOUND)
+
+
 def test_ragged_batch_equals_single_rows(engine: Engine) -> None:
     """A row's logits do not depend on its neighbours, in the prompt or in the steps."""
     steps = 12
@@ -269,6 +284,19 @@ class TestEncoderDecoder:
         cache.restore(saved)
         cache.rewind([1, 1])
         np.testing.assert_allclose(engine.extend(cache, np.array([[2], [2]])), logits, atol=BOUND)
+
+    def test_another_encoder_prompt(self, engine: Engine) -> None:
+        """A cache can be given another encoder prompt, and rows can change places, after steps were made."""
+        cache = self.encoded(engine, [list(row) for row in self.encoder_prompts])
+        first = engine.extend(cache, np.array([[1], [1]]))
+        cache.reorder([1, 0])
+        cache.rewind([0, 0])
+        np.testing.assert_allclose(engine.extend(cache, np.array([[1], [1]])), first[::-1], atol=BOUND)
+        assert np.abs(first[0] - first[1]).max() > 0.1
+        cache.rewind([0, 0])
+        ids, lengths = ragged([list(row) for row in self.encoder_prompts])
+        engine.encode(ids, np.arange(ids.shape[1]) < lengths[:, None], cache)
+        np.testing.assert_allclose(engine.extend(cache, np.array([[1], [1]])), first, atol=BOUND)
 
     def test_missing_encoder_prompt_is_refused(self, engine: Engine) -> None:
         """`extend` before `encode` says what is missing."""
