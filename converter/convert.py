@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
 CARRIED_OVER = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "README.md")
 KIBIBYTE = 1024
+GENAI = "onnxruntime-genai"
 RUNTIME_BYTES = 100_000_000  # Python, numpy and the engine's library, measured on an artifact of no size
 
 
@@ -185,7 +186,7 @@ class _Conversion:
             pad_token_id=special.get("pad"),
             has_tokenizer=tokenizer is not None,
         )
-        return runtimes
+        return tuple(_with_tokenizer_remark(runtime, tokenizer, directory) for runtime in runtimes)
 
     def _carry_over(self, directory: Path) -> None:
         """The source's licence and model card travel with the weights."""
@@ -256,6 +257,16 @@ def stored_bytes(graphs: Mapping[str, Graph], dtype: str) -> int:
     """Bytes of all weights as they will be stored, for the progress display."""
     size = item_size(dtype)
     return sum(math.prod(weight.shape) * size for graph in graphs.values() for weight in graph.weights.values())
+
+
+def _with_tokenizer_remark(runtime: VendorRuntime, tokenizer: Tokenizer | None, directory: Path) -> VendorRuntime:
+    """A vendor runtime's record with a word on its own tokenizer, where that reads the artifact's file differently."""
+    if runtime.name != GENAI or not runtime.accepted or tokenizer is None:
+        return runtime
+    from kexport.converter.tokenizers import vendor_tokenizer_difference
+
+    remark = vendor_tokenizer_difference(directory, tokenizer.fixture)
+    return msgspec.structs.replace(runtime, reason="; ".join(part for part in (runtime.reason, remark) if part))
 
 
 def _memory(emitted: Emitted, limits: Limits) -> Memory:

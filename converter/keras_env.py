@@ -32,6 +32,7 @@ def import_keras_hub() -> ModuleType:
         with _quiet_stderr():
             for name in ("tensorflow", "keras", "keras_hub"):
                 _import_or_explain(name)
+            sys.modules["tensorflow"].config.list_physical_devices()  # looks for GPU drivers now, in silence, instead of at the first op
         _quiet_sentencepiece()
     return sys.modules["keras_hub"]
 

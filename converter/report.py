@@ -8,23 +8,10 @@ from typing import Any
 import msgspec
 from kexport.converter.artifact import Artifact
 from kexport.converter.console import console, size_text, table
+from kexport.converter.inspecting import parity_table, verdict_words
 from kexport.converter.plan import Plan
-from kexport.runtime.contract.manifest import Certificate, ParityCase
+from kexport.runtime.contract.manifest import Certificate
 from kexport.runtime.contract.progress import Reporter
-from rich.table import Table
-
-
-def parity_table(certificate: Certificate) -> Table:
-    """One row a case."""
-    columns = ("case", "#tokens", "#equal", "#near ties", "#largest logit difference", "#smallest gap")
-    return table("Parity with the original", columns, [_case_row(case) for case in certificate.cases])
-
-
-def _case_row(case: ParityCase) -> tuple[str, ...]:
-    unit = " texts" if case.texts else ""
-    measured = case.smallest_gap > 0  # cases without forced logits have tokens only
-    difference, gap = (f"{case.max_logit_difference:.2g}", f"{case.smallest_gap:.2g}") if measured else ("", "")
-    return case.name, f"{case.tokens_compared}{unit}", str(case.tokens_equal), str(case.near_ties), difference, gap
 
 
 def print_certificate(certificate: Certificate) -> None:
@@ -32,14 +19,6 @@ def print_certificate(certificate: Certificate) -> None:
     screen = console()
     screen.print(parity_table(certificate))
     screen.print(f"verdict: {verdict_words(certificate)}")
-
-
-def verdict_words(certificate: Certificate) -> str:
-    """The verdict in a sentence."""
-    if certificate.verdict == "not-verified":
-        return "not verified"
-    depth = f" over {certificate.steps} steps" if certificate.verdict == "proven-steps" else ""
-    return f"proven{depth}: {certificate.tokens_equal} of {certificate.tokens_compared} tokens equal, {certificate.near_ties} near ties"
 
 
 def print_summary(artifact: Artifact, reporter: Reporter, *, quiet: bool) -> None:

@@ -27,6 +27,7 @@ TEXT_NEW_TOKENS = 16
 STREAMED_PROMPT = 6
 VERSIONS = ("keras", "keras-hub", "tensorflow", "numpy", "onnxruntime", "tokenizers")
 SHOWN_OF_A_CRASH = 2000
+SHOWN_OF_AN_ERROR = 200
 
 
 @dataclasses.dataclass(slots=True)
@@ -53,10 +54,24 @@ def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Repo
             if stopped is not None:
                 answers.append(Expected(stopped, oracle.generate(stopped)))
             if with_texts:
-                texts = Case("text", (), min(sizes.capacity, _text_length(oracle)), texts=FIXED_TEXTS)
-                answers.append(Expected(texts, texts=oracle.texts(texts)))
+                answers += _ask_for_texts(oracle, sizes, reporter)
         stage.advance()
     return answers
+
+
+def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Expected]:
+    """The original on text prompts. Where its own text path fails (a reloaded Bart pads encoder prompts beyond its position table), that
+    is told, and the artifact is proven on token ids only.
+    """
+    import tensorflow as tf
+
+    case = Case("text", (), min(sizes.capacity, _text_length(oracle)), texts=FIXED_TEXTS)
+    try:
+        return [Expected(case, texts=oracle.texts(case))]
+    except (ValueError, tf.errors.OpError) as error:
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reporter.warn(f"the original's own generate() fails on text, so only token ids were compared: {first_line[:SHOWN_OF_AN_ERROR]}")
+        return []
 
 
 def _text_length(oracle: Oracle) -> int:
@@ -113,7 +128,8 @@ def judge(answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str
         else:
             raise InternalError("KX909", f"case {answer.case.name} has no expectation")
     records = tuple(item.record for item in compared)
-    total, near_ties = sum(r.tokens_compared for r in records), sum(r.near_ties for r in records)
+    on_tokens = [record for record in records if not record.texts]
+    total, near_ties = sum(r.tokens_compared for r in on_tokens), sum(r.near_ties for r in on_tokens)
     # After a near tie a run without forced tokens goes its own way: only cases with forced logits are judged then.
     judged = compared if near_ties == 0 else [item for item, answer in zip(compared, answers, strict=True) if answer.logits is not None]
     failure = next((item.difference for item in judged if item.difference is not None), None)
@@ -127,9 +143,9 @@ def judge(answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str
         oracle=oracle,
         cases=records,
         tokens_compared=total,
-        tokens_equal=sum(r.tokens_equal for r in records),
+        tokens_equal=sum(r.tokens_equal for r in on_tokens),
         near_ties=near_ties,
-        max_logit_difference={"decode": max(r.max_logit_difference for r in records)},
+        max_logit_difference={"decode": max(r.max_logit_difference for r in on_tokens)},
         bounds={"logits_share_of_spread": LOGIT_BOUND["float32"], "near_tie_gap_in_bounds": NEAR_TIE_FACTOR, "near_ties_at_most": MOST_NEAR_TIES},
         versions={"python": platform.python_version(), **library_versions(VERSIONS)},
         cpu_features=cpu_features(),

@@ -7,6 +7,7 @@ reading each weight from the checkpoint when an op needs it.
 from __future__ import annotations
 
 import contextlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
@@ -97,13 +98,18 @@ class LoadedOracle(Oracle):
     def _greedy(self, preprocessor: Any) -> Iterator[None]:
         """The task with a greedy sampler and the given preprocessor for a while; its compiled function comes back untouched."""
         import keras_hub
+        import tensorflow as tf
 
         task = self.task
         found = (task.sampler, task.generate_function, task.preprocessor)
         task.sampler, task.generate_function, task.preprocessor = keras_hub.samplers.GreedySampler(), None, preprocessor
+        logger = tf.get_logger()
+        level = logger.level
+        logger.setLevel(logging.ERROR)  # each case traces anew, which TensorFlow would warn about
         try:
             yield
         finally:
+            logger.setLevel(level)
             task.sampler, task.generate_function, task.preprocessor = found
 
 

@@ -9,6 +9,7 @@ token, with the original's tokens fed (teacher forcing), so that one difference 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import traceback
@@ -17,9 +18,12 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case
+from kexport.converter.parity.resident import bounded_mappings
 from kexport.runtime.contract.errors import KexportError
 from kexport.runtime.engines.base import CacheState, Engine
 from numpy.typing import NDArray
+
+MAPPED_AT_MOST = 1_500_000_000  # bytes of weight pages kept resident in a low-memory replay
 
 
 def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> NDArray[np.float32]:
@@ -76,6 +80,12 @@ def main(artifact: str, cases_file: str, results_file: str) -> None:
     document = json.loads(Path(cases_file).read_text(encoding="utf-8"))
     results: dict[str, NDArray[Any]] = {}
     low_memory = bool(document["low_memory"])
+    with bounded_mappings(Path(artifact), MAPPED_AT_MOST) if low_memory else contextlib.nullcontext():
+        _run(runtime, artifact, document, low_memory, results)
+    np.savez(results_file, **results)  # type: ignore[arg-type]  # numpy's stub wants arrays, and has them
+
+
+def _run(runtime: Any, artifact: str, document: dict[str, Any], low_memory: bool, results: dict[str, NDArray[Any]]) -> None:
     model = runtime.load(artifact, preprocessor=None, low_memory=low_memory, allow_unverified=True)
     model.compile(sampler="greedy")
     text_model = None
@@ -88,7 +98,6 @@ def main(artifact: str, cases_file: str, results_file: str) -> None:
         for name, value in run_case(model, text_model, case, expected, document["pad"]).items():
             results[f"{name}:{index}"] = np.asarray(value)
         print(f"case {index}", flush=True)
-    np.savez(results_file, **results)  # type: ignore[arg-type]  # numpy's stub wants arrays, and has them
 
 
 def case_from_json(entry: dict[str, Any]) -> Case:
