@@ -2,7 +2,7 @@
 
 Its rules, as run on onnxruntime 1.31 (CPU): a row's new tokens go right behind what it holds; the cache is [batch, heads, length, dim] with
 one head size, a multiple of 8; rotation inside the op needs a head size of 16n and tables of 8n columns; the bias is
-[batch|1, heads|1, sequence, total]; softcap comes before the bias; a window counts the token itself; without causality there is no window.
+[batch|1, heads|1, sequence, total]; softcap comes before the bias; a window counts the token itself (in releases up to 1.23 it does not).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def refuse(b: Builder, r: Request) -> str:
         return "its positions are computed in the graph"
     if r.head_dim != r.value_dim or r.head_dim % HEAD_MULTIPLE:
         return f"keys of {r.head_dim} and values of {r.value_dim} numbers a head"
-    if r.window and not r.causal:
-        return "a window without causality"
+    if not r.causal:
+        return "without causality, which the operator can do from onnxruntime 1.30 on only"
     return ""
 
 
@@ -60,8 +60,6 @@ def render(b: Builder, r: Request) -> str:
     }
     optional = {"local_window_size": r.window, "softcap": r.softcap}
     attributes |= {name: value for name, value in optional.items() if value}
-    if not r.causal:
-        attributes["causal"] = 0
     inputs = [*operands[:3], *tensors.past, ends.last_index, ends.total, operands.cos, operands.sin, None, bias, sinks]
     outputs = [("float32", r.flat_query), *((past.dtype, present_shape(tensors, part)) for part, past in enumerate(tensors.past))]
     result, *written = b.operator("GroupQueryAttention", inputs, outputs, domain=CONTRIB, names=("", *tensors.present_names), **attributes)

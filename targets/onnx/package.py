@@ -17,6 +17,7 @@ from kexport.targets.onnx.files import file_record
 
 GENAI = "onnxruntime-genai"
 ONNXRUNTIME = "onnxruntime"
+WINDOW_REMARK = "from 1.24.1 on: earlier releases count the keys of a local window differently"
 GENAI_INPUTS = {
     "input_ids": names.INPUT_IDS,
     "attention_mask": names.ATTENTION_MASK,
@@ -47,7 +48,9 @@ def write_vendor_files(
     special = {key: value for key, value in special.items() if value is not None}
     files = [_write(directory / "generation_config.json", special | {"max_length": emitted.cache.capacity})]
     files.append(_write(directory / "config.json", _config(emitted) | special))
-    engine, refusal = VendorRuntime(name=ONNXRUNTIME, accepted=True), _genai_refusal(emitted)
+    windowed = any(slot.window for slot in emitted.cache.slots)
+    engine = VendorRuntime(name=ONNXRUNTIME, accepted=True, reason=WINDOW_REMARK if windowed else "")
+    refusal = _genai_refusal(emitted)
     if refusal:
         return tuple(files), (engine, VendorRuntime(name=GENAI, accepted=False, reason=refusal))
     files.append(_write(directory / "genai_config.json", _genai_config(emitted, special)))

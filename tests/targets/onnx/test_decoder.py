@@ -151,6 +151,13 @@ def test_mask_layer_stays_fused_as_bias(tmp_path: Path) -> None:
     assert "Softmax" not in op_counts(files)
 
 
+def test_layer_without_causality_stays_plain(tmp_path: Path) -> None:
+    """The operator's switch for it is too new for the releases we support; the manifest says so."""
+    files = write(tmp_path, decoder(Toy(mask=True, causal=False)))
+    assert "GroupQueryAttention" not in op_counts(files)
+    assert "onnxruntime 1.30" in files.emitted.fusions[0].reason
+
+
 def test_records_describe_the_file(tmp_path: Path) -> None:
     """Signature, slots and sizes are those of the file; names are the ones every ONNX runtime expects."""
     files = write(tmp_path, decoder(Toy(windows=(4, None))))

@@ -54,6 +54,7 @@ def test_genai_gives_the_interpreters_tokens(name: str, tmp_path: Path) -> None:
     unused = next(token for token in range(60, 0, -1) if token not in expected)
     _, runtimes = write_vendor_files(tmp_path, files.emitted, stop_token_ids=[unused])
     assert {runtime.name: runtime.accepted for runtime in runtimes} == {"onnxruntime": True, "onnxruntime-genai": True}
+    assert ("1.24.1" in runtimes[0].reason) == ("windows" in FAMILIES[name])
     assert len(set(expected[len(PROMPT) :])) > 3
     assert by_genai(tmp_path, PROMPT, CAPACITY - 1) == expected
 
