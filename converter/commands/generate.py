@@ -46,7 +46,7 @@ def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int
 
     arguments = {name: value for name in _SAMPLER_ARGUMENTS if (value := options.pop(name)) is not None}
     if stream and (as_json or options["token_ids"]):
-        raise UsageError("KX105", "--stream prints text as it comes: not with --json or --token-ids", hint="leave one of them out")
+        raise UsageError("KX121", "--stream prints text as it comes: not with --json or --token-ids", hint="leave one of them out")
     try:
         from kexport.converter import generating
     except ModuleNotFoundError as error:

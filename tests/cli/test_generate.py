@@ -83,11 +83,11 @@ def test_encoder_decoder(run: Run, encoder_decoder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "code"),
     [
-        ((), 2, "KX105"), (("a prompt",), 2, "KX106"), (("a prompt", "--token-ids", "1"), 2, "KX105"),
-        (("--token-ids", ""), 2, "KX105"), (("--token-ids", "1 2", "--stop", "x"), 2, "KX105"),
-        (("--token-ids", "1 2", "--stream"), 2, "KX105"), (("--token-ids", "1", "--max-length", "9", "--max-new-tokens", "3"), 2, "KX105"),
-        (("--token-ids", "1 2 3", "--max-length", "2"), 2, "KX105"), (("--token-ids", "1 x"), 2, "KX100"),
-        (("--token-ids", "1", "--sampler", "greedy", "--k", "3"), 2, "KX107"), (("--token-ids", "1", "--sampler", "magic"), 2, "KX100"),
+        ((), 2, "KX121"), (("a prompt",), 2, "KX122"), (("a prompt", "--token-ids", "1"), 2, "KX121"),
+        (("--token-ids", ""), 2, "KX121"), (("--token-ids", "1 2", "--stop", "x"), 2, "KX121"),
+        (("--token-ids", "1 2", "--stream"), 2, "KX121"), (("--token-ids", "1", "--max-length", "9", "--max-new-tokens", "3"), 2, "KX121"),
+        (("--token-ids", "1 2 3", "--max-length", "2"), 2, "KX121"), (("--token-ids", "1 x"), 2, "KX100"),
+        (("--token-ids", "1", "--sampler", "greedy", "--k", "3"), 2, "KX123"), (("--token-ids", "1", "--sampler", "magic"), 2, "KX100"),
         (("--token-ids", "1 96"), 5, "KX522"), (("--token-ids", "-1"), 5, "KX522"), (("--token-ids", "1", "--max-length", "65"), 5, "KX523"),
         (("--token-ids", "1", "--k", "0"), 5, "KX532"), (("--token-ids", "1", "--sampler", "contrastive"), 4, "KX531"),
     ],
