@@ -257,7 +257,7 @@ def test_refusals_name_the_thing(tmp_path: Path) -> None:
 
 def test_two_weights_of_one_label_get_two_names(tmp_path: Path) -> None:
     """Labels that collide are told apart instead of overwriting each other."""
-    graph = Graph("two")
+    graph = Graph("extend")
     x = graph.add_input("x", "float32", ("batch", 4))
     for name, offset in (("a", 1.0), ("b", 1.0 + 1e-9)):
         graph.weights[name] = Parameter((4, 4), "float32", "w").plus(offset)
