@@ -40,7 +40,8 @@ lint: $(READY)  ## ruff, import contracts, mypy
 	MYPYPATH=$(VENV)/tree $(BIN)/mypy -p kexport
 
 golden: $(READY)  ## make a rotating part of the golden files again from KerasHub and compare
-	$(BIN)/python tests/golden/rotate.py
+	$(BIN)/python -m tests.golden.write_goldens --check --part commit
+	$(BIN)/python -m tests.golden.check_rewritten
 
 errors: $(READY)  ## docs/errors.md, from the code
 	$(BIN)/python -m kexport.converter.error_page > docs/errors.md.new && mv docs/errors.md.new docs/errors.md
