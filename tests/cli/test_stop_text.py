@@ -9,15 +9,18 @@ from kexport.converter.stop_text import StopText
 
 def cut(text: str, stops: list[str], skip: int) -> str:
     """The rule itself, on the whole text."""
-    places = [place for stop in stops if (place := text.find(stop, skip)) >= 0]
-    return text[: min(places)] if places else text
+    for end in range(len(text) + 1):
+        complete = [stop for stop in stops if end - len(stop) >= skip and text.startswith(stop, end - len(stop))]
+        if complete:
+            return text[: end - max(map(len, complete))]
+    return text
 
 
 @given(
     st.lists(st.text("ab\n", max_size=4), max_size=10), st.lists(st.text("ab\n", min_size=1, max_size=3), max_size=3), st.integers(0, 5)
 )  # fmt: skip
 def test_pieces_do_not_matter(pieces: list[str], stops: list[str], skip: int) -> None:
-    """Whatever the pieces, the result is the text cut before the first stop text outside the prompt."""
+    """Whatever the pieces, the result is the text cut before the stop text that is complete first outside the prompt."""
     stop = StopText(stops, skip)
     passed = [stop.feed(piece) for piece in pieces]
     assert "".join(passed) + stop.end() == cut("".join(pieces), stops, skip)
