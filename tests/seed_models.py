@@ -220,10 +220,10 @@ _ALL = [
     SeedModel("gemma2", "gemma", _GEMMA2, 9, "tiniest embedding"),
     # KerasHub 0.32 ignores this option (its decoder block passes True): the graph must do as the original does, not as its config says.
     SeedModel("gemma2_hidden_scale", "gemma", _GEMMA2 | {"query_head_dim_normalize": False, "num_key_value_heads": 4}, 6, "tiny embedding"),
-    SeedModel("bloom", "bloom", _BLOOM, 0, "even"),
-    SeedModel("bloom_six_heads", "bloom", _BLOOM | {"num_heads": 6, "hidden_dim": 36}, 0, "even"),
-    SeedModel("bloom_float16", "bloom", _BLOOM | {"intermediate_dim": 80}, 0, "even", "float16"),
-    SeedModel("bart", "bart", _BART, 0, "even"),
-    SeedModel("bart_two_heads", "bart", _BART | {"num_heads": 2, "num_layers": 3, "hidden_dim": 24}, 0, "even"),
+    SeedModel("bloom", "bloom", _BLOOM, 1, "recent"),
+    SeedModel("bloom_six_heads", "bloom", _BLOOM | {"num_heads": 6, "hidden_dim": 36}, 7, "recent, wide"),
+    SeedModel("bloom_float16", "bloom", _BLOOM | {"intermediate_dim": 80}, 15, "recent, wide", "float16"),
+    SeedModel("bart", "bart", _BART, 54, "placed, quiet"),
+    SeedModel("bart_two_heads", "bart", _BART | {"num_heads": 2, "num_layers": 3, "hidden_dim": 24}, 46, "placed, quiet"),
 ]
 MODELS = {model.name: model for model in _ALL}

@@ -60,7 +60,7 @@ def main(names: list[str]) -> None:
     for name in names or list(MODELS):
         task = stock_models.bare(MODELS[name])
         found = candidates(MODELS[name], capture(task).graphs)
-        print(f"{name}: {found.seed}, "{found.spread}"", flush=True)
+        print(f'{name}: {found.seed}, "{found.spread}"', flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from kexport.graphs.serialize import canonical, document
 
 from tests import stock_models
 from tests.golden.measure import logit_error
-from tests.seed_models import GOLDEN, MAX_LENGTH, MODELS, NEW_TOKENS, SeededWeights, SeedModel, check_margins, model_document
+from tests.seed_models import GOLDEN, MAX_LENGTH, MODELS, SeededWeights, SeedModel, check_margins, model_document
 
 MEASURED = ("logit_error", "smallest_gap")
 PARTS = 6
