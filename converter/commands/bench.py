@@ -31,7 +31,8 @@ def command(artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, thr
 
     read_manifest(artifact)
     try:
-        from kexport.converter.benchmark.rounds import Work, measure
+        from kexport.converter.benchmark.rounds import measure
+        from kexport.converter.benchmark.worker import Work
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kexport"):
             raise

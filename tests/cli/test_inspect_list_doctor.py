@@ -56,6 +56,17 @@ def test_inspect_json_is_the_manifest_and_more(run: Run, told: Path) -> None:
     assert document["cache_bytes"] == {"per_token": 1000, "at_capacity": 64_000}
 
 
+def test_inspect_prints_what_it_is_given_as_text(run: Run, decoder: Path, tmp_path: Path) -> None:
+    """A manifest of a stranger cannot steer the terminal: no markup is read, no escape sequence passes."""
+    manifest = read_manifest(decoder)
+    evil = msgspec.structs.replace(manifest.source, handle="[red]\x1b[2Jgone[/nothing]")
+    write_manifest(tmp_path, msgspec.structs.replace(manifest, source=evil))
+    result = run("inspect", tmp_path)
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+    assert "[red]\ufffd[2Jgone[/nothing]" in result.stdout
+
+
 @pytest.mark.parametrize("damage", ["cut", "unknown key", "future"])
 def test_inspect_refuses_a_damaged_manifest(run: Run, told: Path, damage: str) -> None:
     """A manifest that is cut, has unknown keys, or is from the future exits with 5."""
