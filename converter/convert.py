@@ -32,13 +32,23 @@ from kexport.graphs.weights import Parameter
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.files import publish_directory, sha256_file
 from kexport.runtime.contract.manifest import (
-    FILE_NAME, Certificate, Dtype, File, Generation, Manifest, Memory, Producer, Rng, Tokenizer, VendorRuntime,
+    FILE_NAME,
+    Certificate,
+    Dtype,
+    File,
+    Generation,
+    Manifest,
+    Memory,
+    Producer,
+    Rng,
+    Tokenizer,
+    VendorRuntime,
 )  # fmt: skip
 from kexport.runtime.contract.manifest import Source as SourceRecord
 from kexport.runtime.contract.manifest_io import write_manifest
 from kexport.runtime.contract.progress import Reporter, SilentReporter
 from kexport.runtime.contract.version import __version__
-from kexport.targets.base import Emitted, EmitOptions
+from kexport.targets.base import EmitOptions, Emitted
 from numpy.typing import NDArray
 
 LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
