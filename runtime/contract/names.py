@@ -15,3 +15,12 @@ ENCODER_ATTENTION_MASK = "encoder_attention_mask"
 LOGITS = "logits"
 
 BATCH = "batch"  # the dim name that every batched tensor starts with
+
+# SavedModel and TFLite: `prefill` and `decode` in place of `extend`
+PREFILL = "prefill"
+DECODE = "decode"
+GENERATE = "generate"  # SavedModel: the whole loop inside the graph
+TOKENS = "tokens"
+INPUT_POS = "input_pos"
+LENGTHS = "lengths"
+ENCODER_MASK = "encoder_mask"
