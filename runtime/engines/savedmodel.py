@@ -10,21 +10,19 @@ What the artifact's functions do, and how this engine lives with it:
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported: no notes on CPU features
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+from kexport.runtime.engines.plain_tensorflow import tf
 
 Array = npt.NDArray[Any]
 Tensor = Any
