@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kexport import runtime
 from kexport.converter.artifact import Artifact
-from kexport.converter.convert import convert
+from kexport.converter.conversion import convert
 from kexport.runtime.contract.errors import UsageError
 from kexport.runtime.contract.progress import Reporter
 
