@@ -33,7 +33,9 @@ def console() -> Console:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
     """A plain table; columns whose name starts with `#` are numbers, aligned to the right. Cells are text: no markup, no control characters."""
-    result = Table(title=_plain(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, show_header=any(columns))
+    result = Table(
+        title=_plain(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, show_header=any(columns)
+    )
     for column in columns:
         result.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left", overflow="fold")
     for row in rows:

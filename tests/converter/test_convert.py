@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kexport import runtime
-from kexport.converter.convert import convert
+from kexport.converter.conversion import convert
 from kexport.converter.verification import replay_artifact, verify_artifact
 from kexport.runtime.contract.errors import InvalidInputError, ParityError, UnsupportedError, UsageError
 from kexport.runtime.contract.progress import SilentReporter
@@ -134,7 +134,7 @@ def test_a_streamed_oracle_proves_a_few_steps(preset: Any, tmp_path: Path) -> No
 @pytest.fixture
 def broken_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A compiler that forgets sliding windows."""
-    from kexport.converter import convert as stage
+    from kexport.converter import conversion as stage
 
     stock = stage._Conversion._capture
 
@@ -150,10 +150,27 @@ def broken_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_wrong_artifact_is_refused_and_leaves_nothing(broken_windows: None, preset: Any, tmp_path: Path) -> None:
     """The gate sees what a forgotten window does, names the first token, and OUT does not appear."""
-    with pytest.raises(ParityError, match=r"row \d+, position \d+") as refusal:
+    with pytest.raises(ParityError, match=r"row \d+, position \d+.*the capture is wrong") as refusal:
         convert(preset("mistral"), output=tmp_path / "out", max_length=96)
     assert refusal.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_rendering_is_told_from_a_wrong_capture(monkeypatch: pytest.MonkeyPatch, preset: Any, tmp_path: Path) -> None:
+    """Where the captured graph equals the original and the file does not, the target is named."""
+    from kexport.targets.onnx import target
+
+    stock = target.emit
+
+    def forgetful(graphs: Any, *arguments: Any) -> Any:
+        copies = {name: graph.copy() for name, graph in graphs.items()}
+        for node in copies["extend"].of_op("attention"):
+            node.attrs["window"] = None
+        return stock(copies, *arguments)
+
+    monkeypatch.setattr(target, "emit", forgetful)
+    with pytest.raises(ParityError, match="the target's rendering"):
+        convert(preset("mistral"), output=tmp_path / "out", max_length=96)
 
 
 def test_a_refused_artifact_can_be_kept_for_a_report(broken_windows: None, preset: Any, tmp_path: Path) -> None:
