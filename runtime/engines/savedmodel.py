@@ -31,7 +31,6 @@ _DEVICE = "CPU:0"
 _PREFILL_CHUNK = 512  # tokens of one call: longer ones gain no speed and the masks of a call grow with the square
 _GROWTH = 256  # positions that a cache is made longer by, at least
 _LENGTH_AXIS = 2
-_LOADING_ERRORS = (OSError, ValueError, RuntimeError, tf.errors.OpError)
 
 
 @dataclass(frozen=True)
@@ -194,13 +193,15 @@ def _load(directory: Path, manifest: Manifest) -> tuple[Any, dict[str, Any]]:
     try:
         with tf.device(_DEVICE):
             model = tf.saved_model.load(str(directory))
-        functions = {signature.name: model.signatures[signature.name] for signature in manifest.signatures}
-    except _LOADING_ERRORS as error:
+    except Exception as error:  # TensorFlow's loader raises what comes: OSError, IndexError, errors of its own
         hint = "the files are damaged, or were made for a newer TensorFlow (pip install --upgrade tensorflow)"
-        raise InvalidInputError("KX557", f"TensorFlow cannot load `{directory.name}`: {_first_line(error)}", hint=hint, detail=str(error)) from error
-    except KeyError as error:
-        raise InvalidInputError("KX555", f"the SavedModel has no signature {error}", hint="convert the model again") from error
-    return model, functions
+        message = f"TensorFlow cannot load `{directory.name}`: {_first_line(error)}"
+        raise InvalidInputError("KX557", message, hint=hint, detail=str(error)) from error
+    wanted = [signature.name for signature in manifest.signatures]
+    missing = [name for name in wanted if name not in model.signatures]
+    if missing:
+        raise InvalidInputError("KX555", f"the SavedModel has no signature `{missing[0]}`", hint="convert the model again")
+    return model, {name: model.signatures[name] for name in wanted}
 
 
 def _set_threads(threads: int | None) -> None:

@@ -42,4 +42,5 @@ def lower_topk(node: Node, b: Builder) -> None:
 def lower_one_hot(node: Node, b: Builder) -> None:
     """1 at the index and 0 elsewhere, on a new last axis."""
     dtype = tf.as_dtype(str(attribute(node, "dtype")))
-    b.set(node.output, tf.one_hot(b.value(node.input(0)), b.size_tensor(attribute(node, "depth")), dtype=dtype))
+    on, off = (tf.cast(number, dtype) for number in (1, 0))
+    b.set(node.output, tf.one_hot(b.value(node.input(0)), b.size_tensor(attribute(node, "depth")), on, off))
