@@ -23,6 +23,7 @@ PART_BYTES = 256 << 20  # of one file in variables/: what is in memory at a time
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 VARIABLES = "variables"
+ASSETS = "assets"  # TensorFlow makes this folder even for nothing
 UNIQUE = "fingerprint.pb"  # holds a random number, and nothing that loading needs
 
 
@@ -32,6 +33,8 @@ def write(
     """Save `module` with these signatures; `module.weights` holds the variables of `weights` under the same labels."""
     save.save_and_return_nodes(module, str(directory), signatures=dict(functions), experimental_skip_checkpoint=True)
     (directory / UNIQUE).unlink(missing_ok=True)
+    if (directory / ASSETS).is_dir() and not any((directory / ASSETS).iterdir()):
+        (directory / ASSETS).rmdir()
     view = graph_view.ObjectGraphView(module)
     *_, object_graph = checkpoint.TrackableSaver(view)._gather_serialized_tensors(None)
     keys = _keys(object_graph, module)

@@ -26,11 +26,8 @@ print(json.dumps([loaded, int(logits.argmax()), keras.__name__]))
 """
 NOTHING_ELSE = """
 import json, sys
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("keras", "tf_keras", "keras_hub", "kexport", "tensorflow_text"):
-            raise ImportError(name)
-sys.meta_path.insert(0, Refuse())
+for name in ("keras", "tf_keras", "keras_hub", "kexport", "tensorflow_text"):
+    sys.modules[name] = None
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 zeros = {name: tf.zeros([1, *(4 if size is None else size for size in spec.shape[1:])], spec.dtype)
