@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[s
     """
     for option, value in RUNTIME_OPTIONS.items():
         model.set_rt_info(value, ["runtime_options", option])
-    _name_operators(model, places)
+    name_operators(model, places)
     ov.serialize(model, str(path), os.devnull)
     constants = {node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() == CONSTANT}
 
@@ -53,13 +53,19 @@ def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[s
     return File(path=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest()), weights.close()
 
 
-def _name_operators(model: ov.Model, places: Mapping[str, Place]) -> None:
-    """Give every operator that has no name of ours its type and its number in the model's order."""
+def name_operators(model: ov.Model, keep: Container[str] = ()) -> None:
+    """Give every operator its type and its number in the model's order as its name; inputs, outputs and those in `keep` have names already."""
     results = {result.get_friendly_name() for result in model.get_results()}
     for number, node in enumerate(model.get_ordered_ops()):
         name = node.get_friendly_name()
-        if node.get_type_name() != PARAMETER and name not in places and name not in results:
+        if node.get_type_name() != PARAMETER and name not in keep and name not in results:
             node.set_friendly_name(f"{node.get_type_name()}_{number}")
+
+
+def file_record(path: Path) -> File:
+    """Name, size and SHA-256 of a small file."""
+    content = path.read_bytes()
+    return File(path=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _content(constant: Any) -> bytes:

@@ -18,6 +18,7 @@ from kexport.targets.openvino.lowering import lowers
 
 OPERATOR_FORM = "ScaledDotProductAttention"
 PLAIN_FORM = "MatMul-Softmax-MatMul"
+NOT_PAGED = "paged attention does not read a window together with slopes"
 
 
 @lowers("attention")
@@ -67,10 +68,12 @@ def _record(r: Request, own: bool, by_index: str, refusal: str) -> Fusion:
     if refusal:
         return Fusion(layer=r.layer, form=PLAIN_FORM, fused=False, reason=refusal)
     if not own:
-        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=True, reason="over the cross cache" if r.slot else "without a cache")
+        reason = "the plugin takes it apart over a cross cache" if r.slot else "without a cache"
+        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=r.slot is None, reason=reason)
     if by_index:
         return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=False, reason=f"not fused with the cache: {by_index}")
     remarks = ["fused with the cache"]
     remarks += [f"window of {r.window}"] if r.window else []
     remarks += ["slopes"] if r.input(SLOPES) else []
+    remarks += [NOT_PAGED] if r.input(SLOPES) and r.window else []
     return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=True, reason=", ".join(remarks))
