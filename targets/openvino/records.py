@@ -24,7 +24,7 @@ ENCODER_AXES = ("batch", "encoder_sequence")  # of all other tensors, and of eve
 def signature(name: str, file: str, model: ov.Model, b: Builder) -> Signature:
     """The record of one file. Rows are padded on the left: the last column is every row's last token."""
     encoder = name == names.ENCODE
-    outputs = tuple(_spec(tensor, encoder) for tensor in model.outputs)
+    outputs = tuple(_output_spec(tensor, encoder, b) for tensor in model.outputs)
     logits = next((spec for spec in outputs if spec.name == names.LOGITS), None)
     return Signature(
         name=name,
@@ -35,6 +35,12 @@ def signature(name: str, file: str, model: ov.Model, b: Builder) -> Signature:
         padding_side="right" if encoder else "left",
         weight_bytes=b.matrix_bytes,
     )
+
+
+def _output_spec(tensor: Any, encoder: bool, b: Builder) -> TensorSpec:
+    """An output, with the shape that the graph knows where it has an output of that name: OpenVINO sees no size in a slice's."""
+    spec, value = _spec(tensor, encoder), b.graph.outputs.get(next(iter(tensor.get_names())))
+    return spec if value is None else TensorSpec(name=spec.name, dtype=spec.dtype, shape=b.type_of(value).shape)
 
 
 def _spec(tensor: Any, encoder: bool) -> TensorSpec:
