@@ -177,7 +177,7 @@ class OpenVinoEngine(Engine):
         step = manifest.signature(names.EXTEND)
         if step is None:
             raise InvalidInputError("KX555", f"the artifact has no `{names.EXTEND}` signature", hint="convert the model again")
-        self._capacity = manifest.cache.capacity
+        self._capacity, self._encoder_capacity = manifest.cache.capacity, manifest.cache.encoder_capacity
         self._layout = _read_layout(manifest, step)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         core = ov.Core()
@@ -198,6 +198,9 @@ class OpenVinoEngine(Engine):
             return
         assert isinstance(cache, OpenVinoCache)
         width = _last_real_column(padding_mask)
+        if 0 < self._encoder_capacity < width:  # OpenVINO reads zeros beyond a table's end, without a word
+            message = f"an encoder prompt of {width} tokens; this artifact takes {self._encoder_capacity}"
+            raise InvalidInputError("KX560", message, hint="shorten the encoder's prompt")
         mask = np.ascontiguousarray(padding_mask[:, :width], np.int64)
         feeds = {names.INPUT_IDS: np.ascontiguousarray(tokens[:, :width], np.int64), names.ATTENTION_MASK: mask}
         request = self._encoder.create_infer_request()

@@ -43,6 +43,7 @@ class Builder:
     def __init__(self, graph: Graph, options: EmitOptions, weights: WeightSource, file: WeightFile) -> None:
         self.graph, self.options, self.weights, self.file = graph, options, weights, file
         self.parameters: dict[str, Any] = {}
+        self.shapes: dict[str, Shape] = {}
         self.sinks: list[Any] = []
         self.states: dict[str, tuple[str, str]] = {}
         self.past: dict[tuple[str, int], Output] = {}
@@ -64,7 +65,7 @@ class Builder:
         parameter = op.parameter([-1 if isinstance(dim, str) else dim for dim in shape], element_type(dtype))
         parameter.set_friendly_name(name)
         parameter.output(0).get_tensor().set_names({name})
-        self.parameters[name] = parameter
+        self.parameters[name], self.shapes[name] = parameter, shape
         result = parameter.output(0)
         for axis, dim in enumerate(shape):
             if isinstance(dim, str):

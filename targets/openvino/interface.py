@@ -2,7 +2,7 @@
 
 token_ids, encoder_token_ids   input_ids               int64 [batch, sequence]
 positions                      position_ids            int64 [batch, sequence], only if something reads it
-lengths                        from attention_mask     the real tokens among the last `sequence` columns
+lengths                        the size of `sequence`: rows are padded on the left and end at the last column
                                attention_mask          int64 [batch, total], with the tokens that the state holds; 0 on the padding in front
                                beam_idx                int32 [batch], the row of the state that each row continues
 encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
@@ -20,7 +20,7 @@ import openvino as ov
 from kexport.graphs.dims import BATCH, SEQUENCE, TOTAL
 from kexport.graphs.ir import Slot, TensorType
 from kexport.runtime.contract import names
-from kexport.targets.openvino.builder import LAST_INDEX, Builder, Output
+from kexport.targets.openvino.builder import HEADS_FIRST, Builder, Output
 from kexport.targets.slot_names import SlotNames
 from openvino import opset13 as op
 
@@ -72,11 +72,8 @@ def _mask(b: Builder, name: str, type_: TensorType) -> None:
 
 
 def _lengths(b: Builder, name: str, type_: TensorType) -> None:
-    if names.ATTENTION_MASK not in b.parameters:
-        b.add_input(names.ATTENTION_MASK, IDS_DTYPE, (BATCH, SEQUENCE))
-    mask = b.input(names.ATTENTION_MASK)
-    new = op.slice(mask, op.negative(b.dim(SEQUENCE)), b.integers(LAST_INDEX), b.integers(1), b.integers(1))
-    wide = op.maximum(op.reduce_sum(new, b.integers(1), False), b.integers(1))
+    """Every row ends at the last column."""
+    wide = op.broadcast(b.scalar_dim(SEQUENCE), b.dim(BATCH))
     b.set_wide_ids(name, wide)
     b.set(name, b.convert(wide, type_.dtype))
 
@@ -94,11 +91,12 @@ def final_outputs(b: Builder, slot_names: SlotNames) -> dict[str, Output]:
     """The file's outputs by name."""
     outputs: dict[str, Output] = {}
     for name, value in b.graph.outputs.items():
-        cross = slot_names.encoder_output(name)
+        cross, shape = slot_names.encoder_output(name), b.type_of(value).shape
         if cross is not None:
-            outputs[cross] = b.heads_first(value)
+            outputs[cross], b.shapes[cross] = b.heads_first(value), tuple(shape[axis] for axis in HEADS_FIRST)
         else:
-            outputs[LAST_HIDDEN_STATE if name == HIDDEN else name] = b.value(value)
+            final = LAST_HIDDEN_STATE if name == HIDDEN else name
+            outputs[final], b.shapes[final] = b.value(value), shape
     return outputs
 
 

@@ -34,7 +34,8 @@ def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[s
     """
     for option, value in RUNTIME_OPTIONS.items():
         model.set_rt_info(value, ["runtime_options", option])
-    name_operators(model, places)
+    ours = {node.get_friendly_name() for node in (*model.get_parameters(), *model.get_results())}
+    name_operators(model, ours | set(places))
     ov.serialize(model, str(path), os.devnull)
     constants = {node.get_friendly_name(): node for node in model.get_ordered_ops() if node.get_type_name() == CONSTANT}
 
@@ -54,12 +55,14 @@ def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[s
 
 
 def name_operators(model: ov.Model, keep: Container[str] = ()) -> None:
-    """Give every operator its type and its number in the model's order as its name; inputs, outputs and those in `keep` have names already."""
-    results = {result.get_friendly_name() for result in model.get_results()}
+    """Give every operator that is not in `keep` its type and its number in the model's order as its name."""
     for number, node in enumerate(model.get_ordered_ops()):
-        name = node.get_friendly_name()
-        if node.get_type_name() != PARAMETER and name not in keep and name not in results:
-            node.set_friendly_name(f"{node.get_type_name()}_{number}")
+        automatic = node.get_friendly_name()
+        if automatic in keep:
+            continue
+        node.set_friendly_name(f"{node.get_type_name()}_{number}")
+        if node.get_type_name() == PARAMETER and node.output(0).get_names() == {automatic}:
+            node.output(0).get_tensor().set_names({node.get_friendly_name()})
 
 
 def file_record(path: Path) -> File:

@@ -72,6 +72,8 @@ def _record(r: Request, own: bool, by_index: str, refusal: str) -> Fusion:
         return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=r.slot is None, reason=reason)
     if by_index:
         return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=False, reason=f"not fused with the cache: {by_index}")
+    if not r.write:
+        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=False, reason="it reads the cache of another layer")
     remarks = ["fused with the cache"]
     remarks += [f"window of {r.window}"] if r.window else []
     remarks += ["slopes"] if r.input(SLOPES) else []
