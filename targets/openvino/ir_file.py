@@ -20,10 +20,11 @@ from kexport.runtime.contract.errors import InternalError
 from kexport.runtime.contract.manifest import File
 from kexport.targets.openvino.weight_file import Place, WeightFile
 
-PARAMETER, CONSTANT = "Parameter", "Constant"
+CONSTANT = "Constant"
 # What the plugin would otherwise choose by itself: a cache of 8-bit numbers, and reduced precision where the CPU has it.
 RUNTIME_OPTIONS = {"KV_CACHE_PRECISION": "f32", "INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 _CONSTANT_LAYER = re.compile(r'(<layer id="\d+" name="(?P<name>[^"]*)" type="Const"[^>]*>\s*<data [^>]*?)offset="\d+" size="(?P<size>\d+)"')
+_AUTOMATIC = re.compile(r"(Parameter|Result)_\d+")
 _ESCAPES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
 
 
@@ -55,14 +56,14 @@ def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[s
 
 
 def name_operators(model: ov.Model, keep: Container[str] = ()) -> None:
-    """Give every operator that is not in `keep` its type and its number in the model's order as its name."""
+    """Give every operator that is not in `keep` its type and its number in the model's order as its name; the tensors of inputs and
+    outputs lose names that OpenVINO made up."""
     for number, node in enumerate(model.get_ordered_ops()):
-        automatic = node.get_friendly_name()
-        if automatic in keep:
-            continue
-        node.set_friendly_name(f"{node.get_type_name()}_{number}")
-        if node.get_type_name() == PARAMETER and node.output(0).get_names() == {automatic}:
-            node.output(0).get_tensor().set_names({node.get_friendly_name()})
+        if node.get_friendly_name() not in keep:
+            node.set_friendly_name(f"{node.get_type_name()}_{number}")
+    for port in (*model.inputs, *model.outputs):
+        names = {name for name in port.get_names() if not _AUTOMATIC.fullmatch(name)}
+        port.get_tensor().set_names(names or {port.get_node().get_friendly_name()})
 
 
 def file_record(path: Path) -> File:
