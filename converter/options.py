@@ -9,7 +9,7 @@ from kexport.runtime.contract.errors import UnsupportedError, UsageError
 
 Verify = Literal["full", "stream", "none"]
 StoredDtype = Literal["float32", "float16", "bfloat16"]
-PLANNED_TARGETS = ("openvino", "savedmodel", "tflite")
+PLANNED_TARGETS = ("savedmodel", "tflite")
 ALL_TARGETS = "all"
 
 
