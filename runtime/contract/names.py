@@ -15,3 +15,10 @@ ENCODER_ATTENTION_MASK = "encoder_attention_mask"
 LOGITS = "logits"
 
 BATCH = "batch"  # the dim name that every batched tensor starts with
+
+# TFLite: one row, fixed lengths; `prefill_<n>` and `decode` in place of `extend`, `encode_<n>` in place of `encode`
+PREFILL = "prefill"
+DECODE = "decode"
+TOKENS = "tokens"
+INPUT_POS = "input_pos"
+ENCODER_MASK = "encoder_mask"

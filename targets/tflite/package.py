@@ -1,0 +1,2 @@
+def write_vendor_files(directory, emitted, **kw):
+    return (), ()
