@@ -78,6 +78,13 @@ class CommandFolder(click.Group):
         command.params += [option for option in _everywhere() if option.name not in known]
         return command
 
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; a closed pipe is caught here, because click would make it an exit with 1, which stands for a bug."""
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            return _reader_is_gone()
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run, show an error as it should look, and exit with its code."""
         settings = Settings()
@@ -102,8 +109,6 @@ class CommandFolder(click.Group):
             return EXIT_INTERRUPTED
         except MemoryError:
             return show_error(ResourceError("KX604", "out of memory", hint="close other programs, or use a smaller batch or --max-length"), settings)
-        except BrokenPipeError:
-            return _reader_is_gone()
         except OSError as error:
             return show_error(_of_the_system(error), settings)
         except Exception as error:  # noqa: BLE001  the outermost door: whatever it is, the user gets one line and a way to report it

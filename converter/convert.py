@@ -141,7 +141,7 @@ class _Conversion:
             return targets.get(self.options.target).emit(graphs, weights, directory, options)
 
     def _package(self, original: Original, graphs: Mapping[str, Graph], emitted: Emitted, limits: Limits, directory: Path) -> Manifest:
-        tokenizer = self._tokenizer(original, directory)
+        tokenizer = limits.in_tokenizer(self._tokenizer(original, directory))
         stop_ids = tokenizer.stop_token_ids if tokenizer is not None else ()
         runtimes = self._vendor_files(emitted, tokenizer, directory)
         self._carry_over(directory)

@@ -13,7 +13,7 @@ from kexport.runtime.contract.progress import Reporter
 
 PRESET = Path("examples") / "demo_preset"
 TARGET = "onnx"
-PROMPTS = ("Once upon a time", "The old miller")
+PROMPTS = ("Once upon a time", "Long ago, in a village by the sea,")
 NEW_TOKENS = 120
 SEED = 7
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kexport.converter.cpu import cpu_features
+from kexport.converter.cpu import cpu_features, usable_threads
 from kexport.runtime.contract.version import __version__
 
 DISTRIBUTION = "kexport"
@@ -101,7 +101,7 @@ def diagnose(directory: Path) -> Diagnosis:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cpu=cpu_features(),
-        threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=usable_threads(),
         memory_available=_memory_available(),
         disk_free=shutil.disk_usage(directory).free,
         extras=extras,

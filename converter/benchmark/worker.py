@@ -9,7 +9,6 @@ only afterwards the bandwidth probe takes its array. Then prints the round's fig
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -35,13 +34,13 @@ _KIBIBYTE = 1024
 
 @dataclass(frozen=True)
 class Work:
-    """What a round runs. `threads` None leaves it to the engine."""
+    """What a round runs. `threads`: of the engine and of the bandwidth probe."""
 
     artifact: str
     prompt_tokens: int
     new_tokens: int
     batch: int
-    threads: int | None
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def _decode(model: LanguageModel, cache: CacheState, tokens: Any, work: Work, *,
     """Time the steps, the probe between them."""
     walls, processors, bandwidths, needed = [], [], [], []
     encoder_length = work.prompt_tokens if model.manifest.task == "seq2seq-lm" else 0
-    with BandwidthProbe(work.threads or len(os.sched_getaffinity(0))) as probe:
+    with BandwidthProbe(work.threads) as probe:
         for number in range(work.new_tokens):
             if number % STEPS_BETWEEN_PROBES == 0:
                 bandwidths.append(probe.measure())

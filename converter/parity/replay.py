@@ -23,7 +23,7 @@ from kexport.runtime.contract.errors import KexportError
 from kexport.runtime.engines.base import CacheState, Engine
 from numpy.typing import NDArray
 
-MAPPED_AT_MOST = 1_500_000_000  # bytes of weight pages kept resident in a low-memory replay
+MAPPED_AT_MOST = 1_000_000_000  # bytes of weight pages kept resident in a low-memory replay
 
 
 def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
-from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
+from kexport.runtime.contract.errors import InternalError, InvalidInputError, ResourceError, UnsupportedError
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
 
@@ -199,7 +199,11 @@ class OnnxEngine(Engine):
         if batch_size < 1 or capacity < 1 or (self._capacity and capacity > self._capacity):
             hint = f"this artifact serves up to {self._capacity} tokens; convert again with a larger --max-length"
             raise InvalidInputError("KX553", f"cannot make a cache of {batch_size} rows and {capacity} tokens", hint=hint)
-        return OnnxCache(self._layout, batch_size, capacity)
+        try:
+            return OnnxCache(self._layout, batch_size, capacity)
+        except MemoryError as error:
+            message = f"there is no memory for caches of {batch_size} rows and {capacity} tokens"
+            raise ResourceError("KX605", message, hint="ask for fewer rows or a smaller max_length") from error
 
     def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
         if self._encoder is None or self._encode_signature is None:
