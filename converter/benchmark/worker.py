@@ -21,6 +21,7 @@ from kexport import runtime
 from kexport.converter.benchmark.bandwidth import BandwidthProbe
 from kexport.converter.benchmark.traffic import step_bytes
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
+from kexport.runtime.native_output import mute_at_exit
 from kexport.runtime.engines.base import CacheState, Engine
 from kexport.runtime.language_model import LanguageModel
 
@@ -146,4 +147,5 @@ def main(request: str) -> None:
 
 
 if __name__ == "__main__":
+    mute_at_exit()
     main(sys.argv[1])

@@ -29,8 +29,8 @@ from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
-from kexport.runtime.engines.litertlm_section import model_file
-from kexport.runtime.engines.native_output import captured_stderr
+from kexport.runtime.litertlm_section import model_file
+from kexport.runtime.native_output import captured_stderr
 
 Array = npt.NDArray[Any]
 Buffers = dict[str, Any]
@@ -114,6 +114,8 @@ class TfliteEngine(Engine):
             self._model: CompiledModel | None = _open_model(self._open, directory / whole.file, options)
             self._inputs: dict[str, Buffers] = {}
             self._logits = self._buffer(whole.name, names.LOGITS, of_output=True)
+            with captured_stderr():  # the first write of a process makes LiteRT look for accelerators once more, and say so
+                self._logits.write(np.zeros(self.vocabulary_size, np.float32))
         except BaseException:
             self._open.close()
             raise
@@ -249,8 +251,9 @@ class TfliteEngine(Engine):
         return make(signature, name)
 
     def close(self) -> None:
-        self._inputs, self._logits = {}, None
-        self._model = None
+        with captured_stderr():
+            self._inputs, self._logits = {}, None
+            self._model = None
         self._open.close()
 
 

@@ -9,6 +9,7 @@ The file descriptor itself is redirected, for C and C++ know nothing of `sys.std
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import tempfile
@@ -17,6 +18,22 @@ from contextlib import contextmanager, suppress
 
 STDERR = 2
 MOST_BYTES_READ = 20_000
+NOISY_LIBRARY = "ai_edge_litert"
+
+
+def mute_at_exit() -> None:
+    """Nothing goes to standard error any more once Python is done: LiteRT's libraries log while they are unloaded.
+
+    For processes that are ours to the end; a program that merely uses the runtime keeps its standard error.
+    """
+    atexit.register(_mute)
+
+
+def _mute() -> None:
+    if NOISY_LIBRARY in sys.modules:
+        with suppress(AttributeError, ValueError, OSError):
+            sys.stderr.flush()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), STDERR)
 
 
 class Words:
