@@ -45,8 +45,12 @@ def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) 
 
 def _everywhere() -> list[click.Parameter]:
     """The options that stand before or after the command's name."""
-    debug = click.Option(["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show details and traceback of errors.")
-    version = click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version and exit.")
+    debug = click.Option(
+        ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show details and traceback of errors."
+    )
+    version = click.Option(
+        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version and exit."
+    )
     return [debug, version]
 
 
@@ -108,7 +112,9 @@ class CommandFolder(click.Group):
             click.echo("interrupted", err=True)
             return EXIT_INTERRUPTED
         except MemoryError:
-            return show_error(ResourceError("KX604", "out of memory", hint="close other programs, or use a smaller batch or --max-length"), settings)
+            return show_error(
+                ResourceError("KX604", "out of memory", hint="close other programs, or use a smaller batch or --max-length"), settings
+            )
         except OSError as error:
             return show_error(_of_the_system(error), settings)
         except Exception as error:  # noqa: BLE001  the outermost door: whatever it is, the user gets one line and a way to report it

@@ -21,7 +21,9 @@ DISTRIBUTION = "kexport"
 _MEMORY_INFO = Path("/proc/meminfo")
 _KIBIBYTE = 1024
 # `onnxruntime>=1.22; extra == "onnx"`, `kexport[onnx]; extra == "convert"`
-_REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(\[(?P<extras>[\w,\s-]+)\])?[^;>]*(>=(?P<least>[\d.]+))?[^;]*(;.*extra == ['\"](?P<extra>\w+)['\"])?")
+_REQUIREMENT = re.compile(
+    r"^(?P<name>[\w.-]+)(\[(?P<extras>[\w,\s-]+)\])?[^;>]*(>=(?P<least>[\d.]+))?[^;]*(;.*extra == ['\"](?P<extra>\w+)['\"])?"
+)
 
 
 @dataclass(frozen=True)

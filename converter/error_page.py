@@ -27,9 +27,7 @@ GROUPS = {
     "KX6": "Resources",
     "KX9": "Internal: bugs",
 }
-ERROR_CLASSES = {
-    name: thing for name, thing in vars(errors).items() if isinstance(thing, type) and issubclass(thing, errors.KexportError)
-}
+ERROR_CLASSES = {name: thing for name, thing in vars(errors).items() if isinstance(thing, type) and issubclass(thing, errors.KexportError)}
 # Helpers that make an error of a code they are given: name -> (the error's class, positions of code, message and hint).
 HELPERS = {"explained": ("InvalidInputError", 0, 1, 2)}
 _UNKNOWN = "…"

@@ -102,7 +102,7 @@ def _check_target(target: str) -> None:
     from kexport import targets
 
     for name in target.split(","):
-        if name in PLANNED_TARGETS and name not in targets.known() or name == ALL_TARGETS:
+        if (name in PLANNED_TARGETS and name not in targets.known()) or name == ALL_TARGETS:
             raise UnsupportedError("KX207", f"the target `{name}` is not built yet", hint=f"built: {', '.join(targets.known())}")
         if name not in targets.known():
             raise UsageError("KX101", f"there is no target `{name}`", hint=f"the targets are: {', '.join(targets.known())}")

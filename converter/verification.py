@@ -30,7 +30,7 @@ def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_sou
         ParityError: the artifact does not give the original's tokens; the manifest is left as it was.
         InvalidInputError: a file was changed, or the source is another model.
     """
-    from kexport.converter.convert import prove
+    from kexport.converter.conversion import prove
     from kexport.converter.options import make_options
     from kexport.converter.original import open_original
     from kexport.converter.plan import make_plan

@@ -27,6 +27,7 @@ from kexport.runtime.language_model import LanguageModel
 
 WARM_UP_STEPS = 3
 STEPS_BETWEEN_PROBES = 4
+REST_SECONDS = 0.02  # before a probe: the engine's threads spin for a while after a step and would take cores from it
 SEED = 7
 _STATUS = Path("/proc/self/status")
 _BYTES_PER_MEGABYTE = 1_000_000
@@ -83,6 +84,7 @@ def _decode(model: LanguageModel, cache: CacheState, tokens: Any, work: Work, *,
     with BandwidthProbe(work.threads) as probe:
         for number in range(work.new_tokens):
             if number % STEPS_BETWEEN_PROBES == 0:
+                time.sleep(REST_SECONDS)
                 bandwidths.append(probe.measure())
                 tokens = _step(model.engine, cache, tokens)  # not timed: the probe has emptied the processor's caches
             held = int(cache.lengths[0]) + 1

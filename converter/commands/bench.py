@@ -19,7 +19,9 @@ PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 512, 64, 7
 @click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Fresh processes, one after the other.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @json_option
-def command(artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, threads: int | None, rounds: int, quiet: bool, as_json: bool) -> None:
+def command(
+    artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, threads: int | None, rounds: int, quiet: bool, as_json: bool
+) -> None:
     """Measure time to the first token, time per token, load time and memory of ARTIFACT, and the memory bandwidth in the same run.
 
     The floor is the time in which the bytes of one step can be read: weights that are read whole, and the caches' filled positions. It says
@@ -31,11 +33,14 @@ def command(artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, thr
 
     read_manifest(artifact)
     try:
-        from kexport.converter.benchmark.rounds import Work, measure
+        from kexport.converter.benchmark.rounds import measure
+        from kexport.converter.benchmark.worker import Work
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kexport"):
             raise
-        raise UnsupportedError("KX511", f"measuring needs `{error.name}`, which is not installed", hint='pip install "kexport[onnx]"') from error
+        raise UnsupportedError(
+            "KX511", f"measuring needs `{error.name}`, which is not installed", hint='pip install "kexport[onnx]"'
+        ) from error
     from kexport.converter.console import console, print_json, size_text, table
     from kexport.converter.cpu import usable_threads
 
@@ -55,7 +60,11 @@ def command(artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, thr
         ("peak resident", "MB", report.peak_rss_mb),
         ("peak anonymous", "MB", report.peak_anon_mb),
     ]
-    rows = [(name, unit, *(f"{value:.3g}" if value < 1 else f"{value:.2f}" for value in (s.median, s.min, s.max))) for name, unit, s in figures if s]
+    rows = [
+        (name, unit, *(f"{value:.3g}" if value < 1 else f"{value:.2f}" for value in (s.median, s.min, s.max)))
+        for name, unit, s in figures
+        if s
+    ]
     title = f"{artifact}: {prompt_tokens} + {new_tokens} tokens, {batch} rows, {threads} threads, {rounds} rounds"
     console().print(table(title, ("", "", "#median", "#min", "#max"), rows))
     if report.step_bytes:

@@ -41,8 +41,8 @@ OUT appears only when every file is written and the artifact gave the original's
 @click.option("--layout", hidden=True)
 @click.option("--low-memory", is_flag=True, hidden=True)
 def command(source: str, target: str, output: Path, no_tokenizer: bool, no_verify: bool, quiet: bool, as_json: bool, **given: Any) -> None:
-    from kexport.converter.convert import convert
     from kexport.converter.console import print_json
+    from kexport.converter.conversion import convert
     from kexport.converter.report import artifact_document, print_summary
     from kexport.runtime.contract.errors import UsageError
     from kexport.runtime.contract.progress import reporter_for

@@ -32,7 +32,9 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "seed")
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the result.")
 @click.option("--stream", is_flag=True, help="Print text as it comes.")
 @click.option("--token-ids", type=IntegerList(), multiple=True, metavar="IDS", help='A prompt of ids, as "1 2 3"; prints ids. Repeatable.')
-@click.option("--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts.")
+@click.option(
+    "--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts."
+)
 @threads_option
 @json_option
 @not_built("--chat", is_flag=True)

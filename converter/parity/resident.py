@@ -56,7 +56,7 @@ def _mappings(directory: str) -> list[tuple[int, int]]:
     ranges = []
     for line in MAPS.read_text(encoding="utf-8", errors="replace").splitlines():
         fields = line.split(maxsplit=5)
-        if len(fields) == 6 and fields[5].startswith(directory + "/"):  # noqa: PLR2004  proc(5): six columns
+        if len(fields) == 6 and fields[5].startswith(directory + "/"):
             start, stop = fields[0].split("-")
             ranges.append((int(start, 16), int(stop, 16)))
     return ranges

@@ -14,7 +14,16 @@ from kexport.runtime.contract.manifest_io import read_manifest, write_manifest
 
 from .conftest import Run
 
-SPREADS = ("ttft_ms", "ms_per_token", "cpu_ms_per_token", "floor_ms_per_token", "load_s", "peak_rss_mb", "peak_anon_mb", "bandwidth_gb_per_s")
+SPREADS = (
+    "ttft_ms",
+    "ms_per_token",
+    "cpu_ms_per_token",
+    "floor_ms_per_token",
+    "load_s",
+    "peak_rss_mb",
+    "peak_anon_mb",
+    "bandwidth_gb_per_s",
+)
 WEIGHT_BYTES = 1_000_000
 # 2 layers, keys and values, 2 heads of 16, float32: what gqa_model.py builds.
 CACHE_BYTES = 2 * 2 * 2 * 16 * 4
@@ -56,7 +65,9 @@ def test_report(run: Run, decoder: Path, tmp_path: Path) -> None:
     for path in decoder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     write_manifest(tmp_path, with_weights(read_manifest(decoder)))
-    result = run("bench", tmp_path, "--prompt-tokens", 8, "--new-tokens", 8, "--rounds", 2, "--threads", 1, "--batch", 2, "--json", "--quiet")
+    result = run(
+        "bench", tmp_path, "--prompt-tokens", 8, "--new-tokens", 8, "--rounds", 2, "--threads", 1, "--batch", 2, "--json", "--quiet"
+    )
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
     document = json.loads(result.stdout)

@@ -84,7 +84,14 @@ def test_a_bug_is_called_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nonsense",), ("inspect",), ("inspect", "--nonsense", "x"), ("generate", "x", "y", "--max-length", "many"), ("bench", "x", "--rounds", "0")]
+    "arguments",
+    [
+        ("nonsense",),
+        ("inspect",),
+        ("inspect", "--nonsense", "x"),
+        ("generate", "x", "y", "--max-length", "many"),
+        ("bench", "x", "--rounds", "0"),
+    ],
 )
 def test_wrong_usage(run: Run, arguments: tuple[str, ...]) -> None:
     """Words that do not fit exit with 2 and point to the command's own help."""
@@ -127,7 +134,9 @@ def test_a_reader_that_stops_reading(decoder: Path) -> None:
     """`kexport inspect X --json | head -1` ends without a complaint."""
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run([sys.executable, "-m", "kexport.converter", "inspect", str(decoder), "--json"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "kexport.converter", "inspect", str(decoder), "--json"], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
     os.close(writer)
     assert done.returncode == command_line.EXIT_BROKEN_PIPE
     assert done.stderr == ""

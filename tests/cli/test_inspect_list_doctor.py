@@ -29,7 +29,10 @@ def told(decoder: Path, tmp_path: Path) -> Path:
     manifest = msgspec.structs.replace(
         read_manifest(decoder),
         cache=msgspec.structs.replace(read_manifest(decoder).cache, bytes_per_token=1000, capacity=64),
-        fusions=(Fusion(layer="layer_0", form="GroupQueryAttention", fused=True), Fusion(layer="layer_1", form="plain", fused=False, reason="odd mask")),
+        fusions=(
+            Fusion(layer="layer_0", form="GroupQueryAttention", fused=True),
+            Fusion(layer="layer_1", form="plain", fused=False, reason="odd mask"),
+        ),
         ops={"MatMul": 7},
         runtimes=(VendorRuntime(name="onnxruntime-genai", accepted=False, reason="no such type"),),
         parity=Certificate(verdict="proven", oracle="generate", cases=(case,), tokens_compared=41, tokens_equal=40, near_ties=1),
@@ -56,12 +59,27 @@ def test_inspect_json_is_the_manifest_and_more(run: Run, told: Path) -> None:
     assert document["cache_bytes"] == {"per_token": 1000, "at_capacity": 64_000}
 
 
+def test_inspect_prints_what_it_is_given_as_text(run: Run, decoder: Path, tmp_path: Path) -> None:
+    """A manifest of a stranger cannot steer the terminal: no markup is read, no escape sequence passes."""
+    manifest = read_manifest(decoder)
+    evil = msgspec.structs.replace(manifest.source, handle="[red]\x1b[2Jgone[/nothing]")
+    write_manifest(tmp_path, msgspec.structs.replace(manifest, source=evil))
+    result = run("inspect", tmp_path)
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+    assert "[red]\ufffd[2Jgone[/nothing]" in result.stdout
+
+
 @pytest.mark.parametrize("damage", ["cut", "unknown key", "future"])
 def test_inspect_refuses_a_damaged_manifest(run: Run, told: Path, damage: str) -> None:
     """A manifest that is cut, has unknown keys, or is from the future exits with 5."""
     path = told / "kexport.json"
     text = path.read_text(encoding="utf-8")
-    changed = {"cut": text[:-20], "unknown key": text.replace('"task"', '"tusk"', 1), "future": text.replace('"format_version": 1', '"format_version": 2')}
+    changed = {
+        "cut": text[:-20],
+        "unknown key": text.replace('"task"', '"tusk"', 1),
+        "future": text.replace('"format_version": 1', '"format_version": 2'),
+    }
     path.write_text(changed[damage], encoding="utf-8")
     result = run("inspect", told)
     assert (result.exit_code, result.stdout) == (5, "")
@@ -72,7 +90,9 @@ def test_list_names_what_is_there(run: Run) -> None:
     """The targets and engines are the folders and files that exist; the families those of the table."""
     document = json.loads(run("list", "--json").stdout)
     assert [target["name"] for target in document["targets"]] == list(targets.known())
-    assert [target["name"] for target in document["targets"] if target["engine"]] == [name for name in targets.known() if name in engine_targets()]
+    assert [target["name"] for target in document["targets"] if target["engine"]] == [
+        name for name in targets.known() if name in engine_targets()
+    ]
     assert [family["name"] for family in document["families"]] == [family.name for family in FAMILIES]
     assert all(set(family.targets) <= set(targets.known()) for family in FAMILIES)
 

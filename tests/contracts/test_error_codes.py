@@ -37,7 +37,12 @@ def test_a_code_is_one_kind_of_error() -> None:
 def test_nothing_escapes_the_page() -> None:
     """Every code that is spelled in the rooms was found as an error: none hides in a form that the page does not read."""
     root = Path(error_page.__file__).parents[1]
-    spelled = {code for room in error_page.ROOMS for path in (root / room).rglob("*.py") for code in ANY_CODE.findall(path.read_text(encoding="utf-8"))}
+    spelled = {
+        code
+        for room in error_page.ROOMS
+        for path in (root / room).rglob("*.py")
+        for code in ANY_CODE.findall(path.read_text(encoding="utf-8"))
+    }
     assert spelled - set(kinds()) == set()
 
 

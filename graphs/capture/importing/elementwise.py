@@ -96,16 +96,14 @@ def squared_difference(importer: Importer, op: tf.Operation) -> None:
 def cast(importer: Importer, op: tf.Operation) -> None:
     source, target = op.inputs[0], op.outputs[0]
     imported, dtype = importer.get(source), graph_dtype(target.dtype)
-    if isinstance(imported, Sizes):
-        importer.values[target.name] = imported
-    elif isinstance(imported, WeightValue):
+    if isinstance(imported, (Sizes, WeightValue)):
         importer.values[target.name] = imported
     elif isinstance(imported, Constant):
         importer.set(target, Constant(imported.array.astype(bool if dtype == "bool" else np.dtype(dtype))))
     elif graph_dtype(source.dtype) == dtype:
-        importer.values[target.name] = GraphValue(imported.name)
+        importer.values[target.name] = GraphValue(importer.value(source))
     else:
-        importer.set(target, importer.node("cast", [imported.name], dtype=dtype))
+        importer.set(target, importer.node("cast", [importer.value(source)], dtype=dtype))
 
 
 @imports("Reciprocal")

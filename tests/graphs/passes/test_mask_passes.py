@@ -160,7 +160,7 @@ def test_classify_2e_the_smaller_of_two_windows_holds(inner: int, mask: int, exp
 @pytest.mark.parametrize("mask", [shifted, strict, every_other])
 def test_classify_4_a_mask_of_no_known_rule_is_kept(mask: Build) -> None:
     """One key more, one key less, another slope: noted, not guessed."""
-    after, node, result = classified(decoder(mask))
+    _after, node, result = classified(decoder(mask))
     assert node.input(MASK) and not node.attrs.get("causal") and result.changes == 0 and "layer_0/attention" in result.refusals[0]
 
 

@@ -20,6 +20,7 @@ from kexport.converter.checks import check_finite
 from kexport.converter.limits import Limits, choose_limits
 from kexport.converter.options import ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
+from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference
 from kexport.converter.parity.cases import Sizes
 from kexport.converter.parity.gate import ask_oracle, judge, library_versions, run_artifact
 from kexport.converter.parity.oracle import LoadedOracle, Oracle, StreamedOracle
@@ -30,15 +31,26 @@ from kexport.graphs.ir import Graph
 from kexport.graphs.passes import optimise, run_passes
 from kexport.graphs.weights import Parameter
 from kexport.runtime.contract.dtypes import item_size
+from kexport.runtime.contract.errors import ParityError
 from kexport.runtime.contract.files import publish_directory, sha256_file
 from kexport.runtime.contract.manifest import (
-    FILE_NAME, Certificate, Dtype, File, Generation, Manifest, Memory, Producer, Rng, Tokenizer, VendorRuntime,
+    FILE_NAME,
+    Certificate,
+    Dtype,
+    File,
+    Generation,
+    Manifest,
+    Memory,
+    Producer,
+    Rng,
+    Tokenizer,
+    VendorRuntime,
 )  # fmt: skip
 from kexport.runtime.contract.manifest import Source as SourceRecord
 from kexport.runtime.contract.manifest_io import write_manifest
 from kexport.runtime.contract.progress import Reporter, SilentReporter
 from kexport.runtime.contract.version import __version__
-from kexport.targets.base import Emitted, EmitOptions
+from kexport.targets.base import EmitOptions, Emitted
 from numpy.typing import NDArray
 
 LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
@@ -112,7 +124,7 @@ class _Conversion:
             manifest = self._package(original, graphs, emitted, limits, directory)
         if self.plan.verify != "none":
             with _timed(self.seconds, "verify"):
-                manifest = self._verify(original, manifest, directory)
+                manifest = self._verify(original, graphs, manifest, directory)
         write_manifest(directory, manifest)
         return manifest
 
@@ -217,17 +229,25 @@ class _Conversion:
 
     # ---- proof
 
-    def _verify(self, original: Original, manifest: Manifest, directory: Path) -> Manifest:
+    def _verify(self, original: Original, graphs: Mapping[str, Graph], manifest: Manifest, directory: Path) -> Manifest:
         write_manifest(directory, manifest)
-        certificate = prove(self.source, original, manifest, directory, self.plan.verify, self.reporter)
+        certificate = prove(self.source, original, manifest, directory, self.plan.verify, self.reporter, graphs)
         return msgspec.structs.replace(manifest, parity=certificate)
 
 
-def prove(source: Source, original: Original, manifest: Manifest, directory: Path, depth: str, reporter: Reporter) -> Certificate:
+def prove(
+    source: Source,
+    original: Original,
+    manifest: Manifest,
+    directory: Path,
+    depth: str,
+    reporter: Reporter,
+    graphs: Mapping[str, Graph] | None = None,
+) -> Certificate:
     """The certificate of the artifact in `directory`.
 
     Raises:
-        ParityError: it does not give the original's tokens.
+        ParityError: it does not give the original's tokens; with `graphs` it says whether capture or target is wrong.
     """
     pad = (manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0) or 0
     forbidden = {pad, *(manifest.generation.stop_token_ids or ())}
@@ -252,7 +272,14 @@ def prove(source: Source, original: Original, manifest: Manifest, directory: Pat
             answers = ask_oracle(oracle, sizes, with_texts=manifest.tokenizer is not None, reporter=reporter)
         del task
     results = run_artifact(directory, answers, pad, low_memory=depth == "stream", reporter=reporter)
-    return judge(answers, results, oracle.description, oracle.steps)
+    try:
+        return judge(answers, results, oracle.description, oracle.steps)
+    except ParityError as error:
+        first = answers[0]
+        if graphs is None or first.tokens is None or first.logits is None or sizes.parameters > LARGEST_MODEL:
+            raise
+        cause = attribute_difference(graphs, RoundedWeights(original.weights, stored), first.case, first.tokens, first.logits, pad)
+        raise ParityError(error.code, f"{error.message}; {cause}", hint=error.hint) from error
 
 
 def parameters_of(graphs: Mapping[str, Graph]) -> set[Parameter]:
