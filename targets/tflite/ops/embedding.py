@@ -10,12 +10,15 @@ from kexport.targets.tflite.builder import Builder, Tensor
 from kexport.targets.tflite.lowering import Argument, Case, lowers
 
 TOKEN_INPUTS = ("token_ids", "encoder_token_ids")
-_TABLE = Argument((7, 4), role="weight")
+_IDS = Argument((1, 3), "int32", values="ids", limit=7)
 
 
 @lowers(
     "embedding",
-    cases=[Case("ids", [_TABLE, Argument((1, 3), "int32", values="ids", limit=7)], expect=("RESHAPE", "EMBEDDING_LOOKUP", "RESHAPE"))],
+    cases=[
+        Case("ids", [Argument((9, 4), role="weight"), _IDS], expect=("RESHAPE", "EMBEDDING_LOOKUP", "RESHAPE")),
+        Case("a short table", [Argument((7, 4), role="weight"), _IDS], expect=("MINIMUM", "RESHAPE", "EMBEDDING_LOOKUP", "RESHAPE")),
+    ],
 )
 def lower(node: Node, b: Builder) -> None:
     """Rows of a table by id."""
