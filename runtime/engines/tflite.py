@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -111,7 +112,8 @@ class TfliteEngine(Engine):
         self._needs_encoder = bool(self._steps.cross_specs)
         self._open = ExitStack()
         try:
-            self._model: CompiledModel | None = _open_model(self._open, directory / whole.file, options)
+            self.packed_weights = self._place_for_packed_weights(options)
+            self._model: CompiledModel | None = _open_model(self._open, directory / whole.file, options, self.packed_weights)
             self._inputs: dict[str, Buffers] = {}
             self._logits = self._buffer(whole.name, names.LOGITS, of_output=True)
             with captured_stderr():  # the first write of a process makes LiteRT look for accelerators once more, and say so
@@ -119,6 +121,12 @@ class TfliteEngine(Engine):
         except BaseException:
             self._open.close()
             raise
+
+    def _place_for_packed_weights(self, options: EngineOptions) -> Path | None:
+        """A file that packed weights are mapped from in a process short of memory, gone when the engine is closed; None: in memory."""
+        if not options.low_memory:
+            return None
+        return Path(self._open.enter_context(TemporaryDirectory(prefix="kexport-"))) / "weights"
 
     # ---- rows
 
@@ -276,11 +284,9 @@ def open_tflite(directory: Path, manifest: Manifest, options: EngineOptions) -> 
     return TfliteEngine(directory, manifest, options)
 
 
-def _open_model(stack: ExitStack, path: Path, options: EngineOptions) -> CompiledModel:
+def _open_model(stack: ExitStack, path: Path, options: EngineOptions, packed_weights: Path | None) -> CompiledModel:
     threads = options.threads or len(os.sched_getaffinity(0))
-    packed = _IN_MEMORY
-    if options.low_memory:
-        packed = str(Path(stack.enter_context(_temporary_directory())) / "weights")
+    packed = str(packed_weights) if packed_weights else _IN_MEMORY
     cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=packed)
     settings = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
     file = stack.enter_context(model_file(path))
@@ -296,13 +302,6 @@ def _open_model(stack: ExitStack, path: Path, options: EngineOptions) -> Compile
         detail = f"{failure}\n{words.text()}"
         raise InvalidInputError("KX557", f"LiteRT cannot open `{path.name}`: {_first_line(failure)}", hint=hint, detail=detail) from failure
     return model
-
-
-def _temporary_directory() -> Any:
-    """Where packed weights are mapped from in a process short of memory; gone when the engine is closed."""
-    from tempfile import TemporaryDirectory
-
-    return TemporaryDirectory(prefix="kexport-")
 
 
 def _read_steps(manifest: Manifest) -> _Steps:
