@@ -1,6 +1,6 @@
 """Where the model stands inside a `.litertlm` bundle: magic, version, a FlatBuffers header that lists the sections, then the sections.
 
-    LiteRTLMMetaData: 1 section_metadata -> SectionMetadata: 0 objects -> SectionObject: 1 begin, 2 end (bytes), 3 kind
+LiteRTLMMetaData: 1 section_metadata -> SectionMetadata: 0 objects -> SectionObject: 1 begin, 2 end (bytes), 3 kind
 """
 
 from __future__ import annotations
@@ -32,19 +32,26 @@ def model_section(path: Path) -> tuple[int, int]:
     Raises InvalidInputError (KX571): it is no bundle, or has no model.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(HEADER_START)
-            (end,) = struct.unpack_from("<Q", start, END_OF_HEADER)
-            if not start.startswith(MAGIC) or not HEADER_START < end < LARGEST_HEADER:
-                raise ValueError("no LiteRT-LM header")
-            header = file.read(end - HEADER_START)
-        begin, stop = next((begin, stop) for kind, begin, stop in _sections(header) if kind == MODEL_KIND)
-        if not HEADER_START < begin < stop <= path.stat().st_size:
-            raise ValueError("the model lies outside the file")
+        begin, stop = next((begin, stop) for kind, begin, stop in _sections(_header(path)) if kind == MODEL_KIND)
     except (ValueError, IndexError, StopIteration, struct.error) as error:
-        message = f"`{path.name}` is no LiteRT-LM bundle with a model: {error}"
-        raise InvalidInputError("KX571", message, hint="the file is damaged; convert the model again") from error
+        raise _no_bundle(path, str(error) or "it lists no model") from error
+    if not HEADER_START < begin < stop <= path.stat().st_size:
+        raise _no_bundle(path, "the model lies outside the file")
     return begin, stop - begin
+
+
+def _header(path: Path) -> bytes:
+    with path.open("rb") as file:
+        start = file.read(HEADER_START)
+        (end,) = struct.unpack_from("<Q", start, END_OF_HEADER)
+        if not start.startswith(MAGIC) or not HEADER_START < end < LARGEST_HEADER:
+            raise ValueError("it does not start as one")
+        return file.read(end - HEADER_START)
+
+
+def _no_bundle(path: Path, why: str) -> InvalidInputError:
+    message = f"`{path.name}` is no LiteRT-LM bundle with a model: {why}"
+    return InvalidInputError("KX571", message, hint="the file is damaged; convert the model again")
 
 
 def _sections(header: bytes) -> Iterator[tuple[int, int, int]]:

@@ -21,9 +21,9 @@ from kexport import runtime
 from kexport.converter.benchmark.bandwidth import BandwidthProbe
 from kexport.converter.benchmark.traffic import step_bytes
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
-from kexport.runtime.native_output import mute_at_exit
 from kexport.runtime.engines.base import CacheState, Engine
 from kexport.runtime.language_model import LanguageModel
+from kexport.runtime.native_output import mute_at_exit
 
 WARM_UP_STEPS = 3
 STEPS_BETWEEN_PROBES = 4

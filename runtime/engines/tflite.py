@@ -148,7 +148,10 @@ class TfliteEngine(Engine):
     def read_row(self, row: _Row) -> tuple[dict[str, Array], dict[str, Array], Array | None]:
         """A row's contents."""
         caches, cross = (
-            {spec.name: buffers[spec.name].read(int(np.prod(_sizes(spec))), numpy_dtype(spec.dtype)).reshape(_sizes(spec)) for spec in specs}
+            {
+                spec.name: buffers[spec.name].read(int(np.prod(_sizes(spec))), numpy_dtype(spec.dtype)).reshape(_sizes(spec))
+                for spec in specs
+            }
             for specs, buffers in zip(self._specs, (row.caches, row.cross), strict=True)
         )
         return caches, cross, row.encoder_mask
@@ -293,7 +296,7 @@ def _open_model(stack: ExitStack, path: Path, options: EngineOptions, packed_wei
     with captured_stderr() as words:
         try:
             model = CompiledModel.from_file(str(file), options=settings)
-        except Exception as error:  # LiteRT's wrapper raises what comes: RuntimeError, ValueError
+        except Exception as error:  # noqa: BLE001  LiteRT's wrapper raises what comes: RuntimeError, ValueError
             failure: Exception | None = error
         else:
             failure = None

@@ -59,7 +59,9 @@ def write(node: Node, b: Builder, slot: str, part: int, new: Tensor, positions: 
         UnsupportedError: the positions are not the graph's own input, of which alone it is known that they count on by one.
     """
     if positions != POSITION_INPUT or positions not in b.graph.inputs:
-        raise UnsupportedError("KX232", f"the cache of layer {node.layer or node.output} is written at computed positions; TFLite writes one block")
+        raise UnsupportedError(
+            "KX232", f"the cache of layer {node.layer or node.output} is written at computed positions; TFLite writes one block"
+        )
     tensors = b.slots[slot]
     start = b.memo("cache start", lambda: _start(b))
     past = tensors.now(part)

@@ -19,7 +19,7 @@ from kexport.graphs.weights import Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from kexport.runtime.contract.manifest import Fusion
 from kexport.targets.base import EmitOptions
-from kexport.targets.tflite.model_file import ABSENT, Computed, ModelFile, OperatorRecord, Stored, Subgraph, TensorRecord
+from kexport.targets.tflite.model_file import ABSENT, ModelFile, OperatorRecord, Stored, Subgraph, TensorRecord
 from kexport.targets.tflite.schema import OPERATORS, TENSOR_TYPES
 from numpy.typing import NDArray
 
@@ -183,7 +183,9 @@ class Builder:
         """Write an operator with one output of this dtype and shape."""
         return self.operator(form, inputs, [(dtype, shape)], **options)[0]
 
-    def operator(self, form: str, inputs: Sequence[Tensor | None], outputs: Sequence[tuple[str, Sizes]], **options: Any) -> tuple[Tensor, ...]:
+    def operator(
+        self, form: str, inputs: Sequence[Tensor | None], outputs: Sequence[tuple[str, Sizes]], **options: Any
+    ) -> tuple[Tensor, ...]:
         """Write an operator with several outputs."""
         if form not in OPERATORS:
             raise InternalError("KX904", f"the file format table has no operator {form}")

@@ -90,7 +90,9 @@ def _lowerable(graph: Graph) -> Graph:
 def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
     if options.stored_dtype not in STORED_DTYPES:
         hint = f"--dtype takes {' or '.join(STORED_DTYPES)} with this target"
-        raise UnsupportedError("KX234", f"the TFLite target cannot store weights as `{options.stored_dtype}`: no CPU kernel reads it", hint=hint)
+        raise UnsupportedError(
+            "KX234", f"the TFLite target cannot store weights as `{options.stored_dtype}`: no CPU kernel reads it", hint=hint
+        )
     if options.package not in PACKAGES:
         raise UnsupportedError("KX235", f"the TFLite target has no package `{options.package}`", hint="--package takes tflite or litertlm")
     if names.EXTEND not in graphs:

@@ -225,7 +225,9 @@ def _options(b: flatbuffers.Builder, name: str, given: dict[str, Any]) -> int:
 
 
 def _signature(b: flatbuffers.Builder, graph: Subgraph, index: int) -> int:
-    inputs, outputs = (flat.offsets(b, [_named(b, name, tensor) for name, tensor in side.items()]) for side in (graph.inputs, graph.outputs))
+    inputs, outputs = (
+        flat.offsets(b, [_named(b, name, tensor) for name, tensor in side.items()]) for side in (graph.inputs, graph.outputs)
+    )
     key = b.CreateString(graph.name)
     return flat.table(b, [Reference(0, inputs), Reference(1, outputs), Reference(2, key), Scalar(4, "uint32", index)])
 

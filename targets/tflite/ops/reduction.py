@@ -29,7 +29,10 @@ def lower_matmul(node: Node, b: Builder) -> None:
 
 @lowers(
     "softmax",
-    cases=[Case("last axis", [_X], expect=("SOFTMAX",)), Case("another axis", [_X], {"axis": 1}, expect=("TRANSPOSE", "SOFTMAX", "TRANSPOSE"))],
+    cases=[
+        Case("last axis", [_X], expect=("SOFTMAX",)),
+        Case("another axis", [_X], {"axis": 1}, expect=("TRANSPOSE", "SOFTMAX", "TRANSPOSE")),
+    ],
 )
 def lower_softmax(node: Node, b: Builder) -> None:
     """SOFTMAX goes over the last axis only."""
@@ -53,7 +56,10 @@ def _reduction(form: str) -> Lower:
 
 
 for _op, _form in REDUCTIONS.items():
-    _cases = [Case("kept", [_X], {"axes": (2,), "keepdims": True}, expect=(_form,)), Case("two axes", [_X], {"axes": (0, 2)}, expect=(_form,))]
+    _cases = [
+        Case("kept", [_X], {"axes": (2,), "keepdims": True}, expect=(_form,)),
+        Case("two axes", [_X], {"axes": (0, 2)}, expect=(_form,)),
+    ]
     lowers(_op, cases=_cases)(_reduction(_form))
 
 

@@ -123,7 +123,10 @@ def test_low_memory_gives_the_same(files: Files) -> None:
     assert not folder.parent.exists()
 
 
-@pytest.mark.parametrize(("count", "pieces"), [(1, (1,)), (2, (1, 1)), (15, (16,)), (16, (16,)), (17, (16, 1)), (130, (128, 1, 1)), (140, (128, 16)), (500, (512,))])
+@pytest.mark.parametrize(
+    ("count", "pieces"),
+    [(1, (1,)), (2, (1, 1)), (15, (16,)), (16, (16,)), (17, (16, 1)), (130, (128, 1, 1)), (140, (128, 16)), (500, (512,))],
+)
 def test_pieces_of_a_prompt(count: int, pieces: tuple[int, ...]) -> None:
     """Few calls and little padding: a call costs as much as some tokens."""
     assert cheapest_pieces(count, (16, 128, 512)) == pieces
@@ -201,7 +204,14 @@ def test_a_bundle_is_read_where_its_model_stands(files: Files, tmp_path: Path) -
     with opened(files) as engine, open_engine(tmp_path, msgspec.structs.replace(files.manifest, signatures=signatures)) as other:
         assert_close(after(other, ROWS[0]), after(engine, ROWS[0]))
     raw = bundle.read_bytes()
-    for broken in (b"", raw[:40], b"LITERTLN" + raw[8:], raw[: begin + 100], raw[:24] + b"\xff" * 8 + raw[32:], raw[:32] + b"\xff" * 64 + raw[96:]):
+    for broken in (
+        b"",
+        raw[:40],
+        b"LITERTLN" + raw[8:],
+        raw[: begin + 100],
+        raw[:24] + b"\xff" * 8 + raw[32:],
+        raw[:32] + b"\xff" * 64 + raw[96:],
+    ):
         bundle.write_bytes(broken)
         with pytest.raises(InvalidInputError) as caught:
             model_section(bundle)

@@ -92,7 +92,11 @@ class Steps:
         """Append tokens [n]: a padded prefill where there are several, and the last one by `decode`. Logits [vocabulary]."""
         tokens = np.asarray(tokens)
         if len(tokens) > 1:
-            bucket = min(int(name.split("_")[1]) for name in self.runners if name.startswith("prefill") and int(name.split("_")[1]) >= len(tokens) - 1)
+            bucket = min(
+                int(name.split("_")[1])
+                for name in self.runners
+                if name.startswith("prefill") and int(name.split("_")[1]) >= len(tokens) - 1
+            )
             self.run(f"prefill_{bucket}", np.pad(tokens[:-1], (0, bucket - len(tokens) + 1)))
             self.held += len(tokens) - 1
         logits = self.run(decode, tokens[-1:])

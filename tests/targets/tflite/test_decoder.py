@@ -136,5 +136,3 @@ def operators(path: Path) -> dict[str, list[str]]:
     codes = [names[code.builtinCode] for code in model.operatorCodes]
     graphs = {definition.signatureKey.decode(): model.subgraphs[definition.subgraphIndex] for definition in model.signatureDefs}
     return {name: [codes[operator.opcodeIndex] for operator in graph.operators] for name, graph in graphs.items()}
-
-

@@ -155,7 +155,12 @@ def test_bucket_arithmetic() -> None:
 
 @pytest.mark.parametrize(
     ("options", "code"),
-    [({"stored_dtype": "bfloat16"}, "KX234"), ({"package": "zip"}, "KX235"), ({"capacity": 0}, "KX103"), ({"prefill_buckets": (-1,)}, "KX107")],
+    [
+        ({"stored_dtype": "bfloat16"}, "KX234"),
+        ({"package": "zip"}, "KX235"),
+        ({"capacity": 0}, "KX103"),
+        ({"prefill_buckets": (-1,)}, "KX107"),
+    ],
 )
 def test_options_that_are_refused(options: dict[str, Any], code: str, tmp_path: Path) -> None:
     """Before anything is written."""

@@ -80,7 +80,7 @@ def test_a_stop_in_the_middle(family: tuple[Golden, Files, Engine]) -> None:
 
 def test_prefill_in_pieces(family: tuple[Golden, Files, Engine]) -> None:
     """However a row is cut, the logits of its last token are the same, and longer rows than the largest bucket are fed in pieces."""
-    golden, files, engine = family
+    golden, _, engine = family
     row = np.array([golden.tokens[1][:40]])
     inputs = feeds(golden, [1])
     seen = []

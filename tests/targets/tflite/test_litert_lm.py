@@ -25,7 +25,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {"windows": (4,)},
     "gemma": {"offset": 1.0, "tied": True, "kv_heads": 1, "activation": "gelu"},
     "gemma2": {"softcap": 4.0, "windows": (4, None), "offset": 1.0, "tied": True, "final_softcap": 30.0, "activation": "gelu"},
-    "bloom": {"alibi": True, "rope": False, "norm": "layer_norm", "bias": True, "kv_heads": 4, "activation": "gelu", "layers": 3, "hidden": 48},
+    "bloom": {"alibi": True, "rope": False, "norm": "layer_norm", "kv_heads": 4, "activation": "gelu", "layers": 1},
     "learned positions": {"rope": False, "learned_positions": True},
 }
 
@@ -103,6 +103,12 @@ def bundled(directory: Path, toy: Toy) -> Files:
     return files
 
 
+def shown(text: str, kind: Any) -> str:
+    """Without what the two may differ in: half a character at the end, and SentencePiece's leading space."""
+    text = text.rstrip("\ufffd")
+    return text.lstrip(" ") if kind is sentence_piece else text
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("kind", [byte_level, sentence_piece])
 def test_ids_and_text(kind: Any, name: str, tmp_path: Path) -> None:
@@ -122,7 +128,7 @@ def test_ids_and_text(kind: Any, name: str, tmp_path: Path) -> None:
             new = greedy(files, [BEGIN, *ids], NEW_TOKENS if not toy.learned_positions else min(NEW_TOKENS, 24 - len(ids) - 1))
             want = decode([token for token in new if token != END])
             got = continued(engine, prompt, len(new))
-            assert (got.lstrip(" ") if kind is sentence_piece else got).rstrip("\ufffd") == want.lstrip(" " if kind is sentence_piece else "").rstrip("\ufffd")
+            assert shown(got, kind) == shown(want, kind)
             seen.add(got)
     assert len(seen) > 1
 
