@@ -20,9 +20,9 @@ from kexport.converter.checks import check_finite
 from kexport.converter.limits import Limits, choose_limits
 from kexport.converter.options import ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
-from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference
+from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference, rounding_explains
 from kexport.converter.parity.cases import Sizes
-from kexport.converter.parity.gate import ask_oracle, judge, library_versions, run_artifact
+from kexport.converter.parity.gate import Expected, ask_oracle, judge, library_versions, run_artifact
 from kexport.converter.parity.oracle import LoadedOracle, Oracle, StreamedOracle
 from kexport.converter.plan import Plan, check_resources, make_plan
 from kexport.converter.rounding import RoundedWeights, round_in_place
@@ -272,13 +272,20 @@ def prove(
             answers = ask_oracle(oracle, sizes, with_texts=manifest.tokenizer is not None, reporter=reporter)
         del task
     results = run_artifact(directory, answers, pad, low_memory=depth == "stream", reporter=reporter)
-    try:
+    if graphs is None or sizes.parameters > LARGEST_MODEL:
         return judge(answers, results, oracle.description, oracle.steps)
+    weights = RoundedWeights(original.weights, stored)
+
+    def explain(answer: Expected, row: int, artifact: NDArray[Any]) -> str:
+        assert answer.tokens is not None and answer.logits is not None
+        return rounding_explains(graphs, weights, answer.case, row, answer.tokens, answer.logits, artifact, pad)
+
+    try:
+        return judge(answers, results, oracle.description, oracle.steps, explain)
     except ParityError as error:
         first = answers[0]
-        if graphs is None or first.tokens is None or first.logits is None or sizes.parameters > LARGEST_MODEL:
-            raise
-        cause = attribute_difference(graphs, RoundedWeights(original.weights, stored), first.case, first.tokens, first.logits, pad)
+        assert first.tokens is not None and first.logits is not None
+        cause = attribute_difference(graphs, weights, first.case, first.tokens, first.logits, pad)
         raise ParityError(error.code, f"{error.message}; {cause}", hint=error.hint) from error
 
 

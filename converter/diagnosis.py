@@ -96,7 +96,8 @@ def diagnose(directory: Path) -> Diagnosis:
     """Look at this installation and this machine; `directory` tells which disk."""
     versions = {str(found.metadata["Name"]).lower().replace("_", "-"): found.version for found in importlib.metadata.distributions()}
     problems = [complaint for check in KNOWN_BAD if (complaint := check(versions))]
-    extras = tuple(_extras(importlib.metadata.requires(DISTRIBUTION) or [], versions))
+    extras = tuple(_extras(_requirements(), versions))
+    problems += [] if extras else [f"{DISTRIBUTION} runs from a folder and is not installed: pip install . in its repository"]
     problems += [_too_old(package, extra) for extra in extras for package in extra.packages if package.found and not package.is_fine]
     return Diagnosis(
         kexport=__version__,
@@ -109,6 +110,14 @@ def diagnose(directory: Path) -> Diagnosis:
         extras=extras,
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _requirements() -> list[str]:
+    """The requirements of the installed package; none where it runs from a folder."""
+    try:
+        return importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def _too_old(package: Package, extra: Extra) -> str:

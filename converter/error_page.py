@@ -1,4 +1,4 @@
-"""The page of all error codes, docs/errors.md, read off the code: `python -m kexport.converter.error_page > docs/errors.md`.
+"""The page of all error codes, docs/errors.md, read off the code: `python -m kexport.converter.error_page docs/errors.md`.
 
 Every place that makes an error of ours is found in the syntax trees of the installed rooms: its code, its class, its message and hint with
 placeholders as <names>. A test compares the page with the code and holds each code to one class of error.
@@ -9,11 +9,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 from kexport.runtime.contract import errors
 
 ROOMS = ("converter", "graphs", "runtime", "targets")
@@ -34,7 +34,7 @@ _UNKNOWN = "…"
 _HEAD = """# Error codes
 
 An error is one code, one sentence and a way out; the exit code follows from its kind. Codes keep their meaning once released.
-This page is made from the code by `python -m kexport.converter.error_page > docs/errors.md`; `<names>` stand for what the message names.
+This page is made from the code by `python -m kexport.converter.error_page docs/errors.md`; `<names>` stand for what the message names.
 """
 
 
@@ -141,5 +141,13 @@ def _placeholder(value: ast.expr) -> str:
     return f"<{value.attr.strip('_').replace('_', ' ')}>" if isinstance(value, ast.Attribute) else _UNKNOWN
 
 
+def main(arguments: list[str]) -> None:
+    """Write to the path given, or print."""
+    if arguments:
+        Path(arguments[0]).write_text(page(), encoding="utf-8")
+    else:
+        sys.stdout.write(page())
+
+
 if __name__ == "__main__":
-    click.echo(page(), nl=False)
+    main(sys.argv[1:])

@@ -111,11 +111,15 @@ def positions(work: Work, prompt_tokens: int) -> int:
 
 
 def _check_length(model: LanguageModel, work: Work) -> None:
-    capacity = model.manifest.cache.capacity
-    wanted = positions(work, 1 if model.manifest.task == "seq2seq-lm" else work.prompt_tokens)
-    if capacity and wanted > capacity:
-        hint = f"ask for {capacity} or fewer in all with --prompt-tokens and --new-tokens (the warm-up takes some), or convert with a larger --max-length"
-        raise InvalidInputError("KX523", f"a round fills {wanted} positions; this artifact serves up to {capacity}", hint=hint)
+    """Raise InvalidInputError (KX523) for a round that the artifact's capacities do not allow."""
+    cache, is_seq2seq = model.manifest.cache, model.manifest.task == "seq2seq-lm"
+    wanted = positions(work, 1 if is_seq2seq else work.prompt_tokens)
+    if cache.capacity and wanted > cache.capacity:
+        hint = f"ask for {cache.capacity} or fewer in all with --prompt-tokens and --new-tokens (the warm-up takes some)"
+        raise InvalidInputError("KX523", f"a round fills {wanted} positions; this artifact serves up to {cache.capacity}", hint=hint)
+    if is_seq2seq and cache.encoder_capacity and work.prompt_tokens > cache.encoder_capacity:
+        message = f"--prompt-tokens {work.prompt_tokens}: the encoder takes up to {cache.encoder_capacity}"
+        raise InvalidInputError("KX523", message, hint="ask for a shorter prompt")
 
 
 def _prefill(model: LanguageModel, prompt: Any, work: Work) -> tuple[CacheState, Any]:

@@ -82,3 +82,14 @@ def test_errors_of_a_round_are_the_commands(run: Run, decoder: Path, arguments: 
     result = run("bench", decoder, *arguments, "--rounds", 1, "--quiet")
     assert (result.exit_code, result.stdout) == (5, "")
     assert result.stderr.startswith(f"error[{code}]")
+
+
+def test_the_encoder_has_a_capacity_of_its_own(run: Run, encoder_decoder: Path, tmp_path: Path) -> None:
+    """A prompt longer than the encoder's position table is refused before it is run."""
+    for path in encoder_decoder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    manifest = read_manifest(encoder_decoder)
+    write_manifest(tmp_path, msgspec.structs.replace(manifest, cache=msgspec.structs.replace(manifest.cache, encoder_capacity=8)))
+    result = run("bench", tmp_path, "--prompt-tokens", 9, "--new-tokens", 4, "--rounds", 1, "--quiet")
+    assert (result.exit_code, result.stdout) == (5, "")
+    assert "the encoder takes up to 8" in result.stderr

@@ -11,7 +11,7 @@ from kexport.converter import error_page
 PAGE = Path(__file__).parents[2] / "docs" / "errors.md"
 ROW = re.compile(r"^\| (KX\d{3}) \| (\d) \| (\w+) \|", re.MULTILINE)
 ANY_CODE = re.compile(r"\"(KX\d{3})\"")
-MAKE_IT = "run: make errors"
+MAKE_IT = "run: make docs"
 
 
 def kinds() -> dict[str, set[str]]:

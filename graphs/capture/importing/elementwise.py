@@ -110,3 +110,10 @@ def cast(importer: Importer, op: tf.Operation) -> None:
 def reciprocal(importer: Importer, op: tf.Operation) -> None:
     one = importer.graph.add_constant(np.ones((), graph_dtype(op.outputs[0].dtype)))
     importer.set(op.outputs[0], importer.node("div", [one, importer.value(op.inputs[0])]))
+
+
+@imports("Erfc")
+def complementary_error_function(importer: Importer, op: tf.Operation) -> None:
+    erf = importer.node("erf", [importer.value(op.inputs[0])])
+    one = importer.graph.add_constant(np.ones((), graph_dtype(op.outputs[0].dtype)))
+    importer.set(op.outputs[0], importer.node("sub", [one, erf]))

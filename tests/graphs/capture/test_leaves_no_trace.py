@@ -84,8 +84,8 @@ def different(before: dict[tuple[str, str], int], after: dict[tuple[str, str], i
 
 def interrupt_in_last_layer(task: Any, model: SeedModel) -> Any:
     """Makes the last layer's call fail; gives what undoes it."""
-    layers = task.backbone.decoder_layers if model.family == "bart" else task.backbone.transformer_layers
-    layer = layers[-1]
+    backbone = task.backbone
+    layer = (backbone.decoder_transformer_layers if model.family == "bart" else backbone.transformer_layers)[-1]
 
     def call(*args: Any, **kwargs: Any) -> Any:
         raise Interrupted
@@ -132,6 +132,8 @@ def test_other_contexts_restore_after_an_error(which: str, stock: Any) -> None:
     from kexport.graphs.capture.abstract import abstract_weights
     from kexport.graphs.capture.recorded import recording
 
+    with recording():
+        pass  # imports what it patches
     outside = world()
     context: Callable[[], Any] = {"abstract_weights": abstract_weights, "recording": recording}[which]
     with pytest.raises(Interrupted), context():
