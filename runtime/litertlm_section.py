@@ -78,7 +78,7 @@ def _child(table: Table, slot: int) -> Table:
 
 def _vtable_place(slot: int) -> int:
     header_entries = 2
-    return (slot + header_entries) * number_types.VOffsetTFlags.bytewidth
+    return (slot + header_entries) * int(number_types.VOffsetTFlags.bytewidth)
 
 
 @contextmanager

@@ -139,7 +139,8 @@ class TfliteEngine(Engine):
     def new_row(self) -> _Row:
         """Buffers for one row, all zero: what is hidden still takes part in sums, so it must be numbers."""
         whole = self._steps.decode[self._steps.cache_length].name
-        row = _Row(*({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in self._specs))
+        caches, cross = ({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in self._specs)
+        row = _Row(caches, cross)
         for specs, buffers in zip(self._specs, (row.caches, row.cross), strict=True):
             for spec in specs:
                 buffers[spec.name].write(np.zeros(_sizes(spec), numpy_dtype(spec.dtype)))
@@ -273,7 +274,7 @@ def cheapest_pieces(count: int, buckets: tuple[int, ...]) -> tuple[int, ...]:
     """The buckets, largest first, that take `count` tokens at the least cost; 1 is a decode step. `buckets` in ascending order, not empty."""
     covering = next((bucket for bucket in buckets if bucket >= count), None)
     smaller = [bucket for bucket in (1, *buckets) if bucket < count]
-    choices = [(covering,)] if covering is not None else []
+    choices: list[tuple[int, ...]] = [(covering,)] if covering is not None else []
     if count == 1:
         choices.append((1,))
     if smaller:

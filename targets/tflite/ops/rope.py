@@ -62,7 +62,7 @@ def _cos_and_signed_sin(node: Node, b: Builder, half: int) -> tuple[Tensor, Tens
         return cos, sin
     angles = b.binary("MUL", b.reshape(b.cast(positions, "float32"), (*positions.shape, 1, 1)), b.value(node.input(2)))
     doubled, factor = b.joined([angles, angles], len(angles.shape) - 1), float(attribute(node, "factor"))
-    signs = np.repeat(np.float32([-factor, factor]), half)
+    signs = np.repeat(np.array([-factor, factor], np.float32), half)
     cos = b.binary("MUL", b.unary("COS", doubled), b.number(factor))
     return cos, b.binary("MUL", b.unary("SIN", doubled), b.constant(signs))
 
