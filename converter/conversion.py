@@ -146,7 +146,14 @@ class _Conversion:
                 check_finite(name, array)
                 stage.advance(int(array.nbytes))
 
-            options = EmitOptions(capacity=limits.capacity, stored_dtype=self.options.dtype, on_tensor=on_tensor)
+            options = EmitOptions(
+                capacity=limits.capacity,
+                stored_dtype=self.options.dtype,
+                encoder_capacity=limits.encoder_capacity,
+                prefill_buckets=self.options.prefill_buckets or (),
+                package=self.options.package or "",
+                on_tensor=on_tensor,
+            )
             stored = self.options.dtype
             weights = original.weights if stored == "float32" else RoundedWeights(original.weights, stored)
             return targets.get(self.options.target).emit(graphs, weights, directory, options)
