@@ -196,4 +196,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    from kexport.runtime.native_output import mute_at_exit
+
+    mute_at_exit()
     cli.main()

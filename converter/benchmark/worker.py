@@ -23,6 +23,7 @@ from kexport.converter.benchmark.traffic import step_bytes
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
 from kexport.runtime.engines.base import CacheState, Engine
 from kexport.runtime.language_model import LanguageModel
+from kexport.runtime.native_output import mute_at_exit
 
 WARM_UP_STEPS = 3
 STEPS_BETWEEN_PROBES = 4
@@ -152,4 +153,5 @@ def main(request: str) -> None:
 
 
 if __name__ == "__main__":
+    mute_at_exit()
     main(sys.argv[1])
