@@ -13,6 +13,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from kexport.runtime.native_output import captured_stderr
+
 KERAS = "keras"
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read once, when TensorFlow is imported: no notes on CPU features
@@ -30,7 +32,7 @@ def _hidden_keras() -> Iterator[None]:
         del sys.modules[KERAS]
 
 
-with _hidden_keras():
+with captured_stderr(), _hidden_keras():  # TensorFlow says what it was built with before anybody can ask it not to
     import tensorflow as tf
 
 __all__ = ["tf"]

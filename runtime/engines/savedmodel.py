@@ -23,6 +23,7 @@ from kexport.runtime.contract.errors import InternalError, InvalidInputError, Un
 from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
 from kexport.runtime.engines.plain_tensorflow import tf
+from kexport.runtime.native_output import captured_stderr
 
 Array = npt.NDArray[Any]
 Tensor = Any
@@ -191,12 +192,12 @@ def _own(array: Array) -> Tensor:
 
 def _load(directory: Path, manifest: Manifest) -> tuple[Any, dict[str, Any]]:
     try:
-        with tf.device(_DEVICE):
+        with captured_stderr() as words, tf.device(_DEVICE):
             model = tf.saved_model.load(str(directory))
     except Exception as error:  # TensorFlow's loader raises what comes: OSError, IndexError, errors of its own
         hint = "the files are damaged, or were made for a newer TensorFlow (pip install --upgrade tensorflow)"
         message = f"TensorFlow cannot load `{directory.name}`: {_first_line(error)}"
-        raise InvalidInputError("KX557", message, hint=hint, detail=str(error)) from error
+        raise InvalidInputError("KX557", message, hint=hint, detail=f"{error}\n{words.text()}") from error
     wanted = [signature.name for signature in manifest.signatures]
     missing = [name for name in wanted if name not in model.signatures]
     if missing:

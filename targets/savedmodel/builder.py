@@ -132,7 +132,9 @@ class Builder:
         known = [self.size(dim) for dim in shape]
         if all(size is not None for size in known):
             return known
-        return self.memo(("shape", shape), lambda: tf.stack([self.size_tensor(dim) if n is None else n for dim, n in zip(shape, known, strict=True)]))
+        return self.memo(
+            ("shape", shape), lambda: tf.stack([self.size_tensor(dim) if n is None else n for dim, n in zip(shape, known, strict=True)])
+        )
 
     def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
         """The same numbers in another shape."""

@@ -28,7 +28,12 @@ UNIQUE = "fingerprint.pb"  # holds a random number, and nothing that loading nee
 
 
 def write(
-    module: Any, functions: Mapping[str, Any], weights: Mapping[str, Weight], source: WeightSource, directory: Path, on_tensor: TensorHook | None
+    module: Any,
+    functions: Mapping[str, Any],
+    weights: Mapping[str, Weight],
+    source: WeightSource,
+    directory: Path,
+    on_tensor: TensorHook | None,
 ) -> None:
     """Save `module` with these signatures; `module.weights` holds the variables of `weights` under the same labels."""
     save.save_and_return_nodes(module, str(directory), signatures=dict(functions), experimental_skip_checkpoint=True)
@@ -88,5 +93,3 @@ def _write_part(folder: Path, number: int, tensors: Mapping[str, Any]) -> str:
     prefix = str(part / "part")
     tf.raw_ops.SaveV2(prefix=prefix, tensor_names=list(tensors), shape_and_slices=[""] * len(tensors), tensors=list(tensors.values()))
     return prefix
-
-

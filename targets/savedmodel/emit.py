@@ -13,6 +13,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import Fusion, Signature, TensorSpec
 from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.geometry import geometry
 from kexport.targets.savedmodel import checkpoint, generate, records
 from kexport.targets.savedmodel import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.savedmodel.allowed_ops import count_operators
@@ -50,7 +51,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         fusions=tuple(work.fusions.values()),
         ops=dict(sorted(count_operators(directory).items())),
         files=records.files(directory),
-        geometry=records.geometry(main),
+        geometry=geometry(main, main.slots),
     )
 
 

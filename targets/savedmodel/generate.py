@@ -1,14 +1,14 @@
 """The whole loop inside the graph: `generate`, for hosts that bring no loop of their own (TensorFlow Serving, the C API).
 
-    tokens            int32 [batch, sequence]   prompts, padded on the right        lengths  int32 [batch]   their lengths, at least 1
-    max_new_tokens    int32                     held to what the model's capacity leaves
-    temperature       float32                   0: greedy; else logits are divided by it and one token is drawn
-    top_k             int32                     draw from the k likeliest only; 0: from all
-    top_p             float32                   draw from the fewest whose shares sum up to p; 1: from all
-    seed              int32                     the same seed gives the same tokens
-    stop_token_ids    int32 [n]                 a row ends with the first of them; may be empty
-    encoder_tokens, encoder_mask                int32 [batch, encoder_sequence], with an encoder
-    -> token_ids      int32 [batch, sequence + new]   prompt and new tokens of each row, then zeros;    lengths   int32 [batch]
+tokens            int32 [batch, sequence]   prompts, padded on the right        lengths  int32 [batch]   their lengths, at least 1
+max_new_tokens    int32                     held to what the model's capacity leaves
+temperature       float32                   0: greedy; else logits are divided by it and one token is drawn
+top_k             int32                     draw from the k likeliest only; 0: from all
+top_p             float32                   draw from the fewest whose shares sum up to p; 1: from all
+seed              int32                     the same seed gives the same tokens
+stop_token_ids    int32 [n]                 a row ends with the first of them; may be empty
+encoder_tokens, encoder_mask                int32 [batch, encoder_sequence], with an encoder
+-> token_ids      int32 [batch, sequence + new]   prompt and new tokens of each row, then zeros;    lengths   int32 [batch]
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Loop:
     def __init__(self, graphs: Mapping[str, Graph], slot_names: SlotNames, weights: WeightTensors, capacity: int) -> None:
         self.graphs, self.slot_names, self.weights, self.capacity = graphs, slot_names, weights, capacity
         self.main = graphs[names.EXTEND]
-        self.cache_names = [name for slot, kept in self.main.slots.items() if kept.kind == "self" for name in slot_names.of(slot)]
+        self.cache_names = [name for slot, kept in self.main.slots.items() if kept.kind == "self" for name in slot_names.past(slot)]
 
     def __call__(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The function's body."""
@@ -96,7 +96,7 @@ class Loop:
         caches = {}
         for slot, kept in self.main.slots.items():
             if kept.kind == "self":
-                for name, dim in zip(self.slot_names.of(slot), (kept.head_dim, kept.value_head_dim), strict=True):
+                for name, dim in zip(self.slot_names.past(slot), (kept.head_dim, kept.value_head_dim), strict=True):
                     shape = tf.stack([batch, kept.num_key_value_heads, length, dim])
                     made = tf.raw_ops.Empty(shape=shape, dtype=tf.as_dtype(kept.dtype), init=True)
                     caches[name] = tf.ensure_shape(made, [None, kept.num_key_value_heads, None, dim])
@@ -110,7 +110,9 @@ class Loop:
         tensors = {names.TOKENS: given[ENCODER_TOKENS], names.ENCODER_MASK: mask}
         return render(self.graphs[names.ENCODE], tensors, self.slot_names, self.weights).outputs | {names.ENCODER_MASK: mask}
 
-    def _take(self, given: Mapping[str, Tensor], logits: Tensor, turn: Tensor, stopped: Tensor, counts: Tensor, row: Tensor) -> tuple[Tensor, ...]:
+    def _take(
+        self, given: Mapping[str, Tensor], logits: Tensor, turn: Tensor, stopped: Tensor, counts: Tensor, row: Tensor
+    ) -> tuple[Tensor, ...]:
         """The next token of every row that goes on, written behind what the row holds."""
         token = next_tokens(logits, given, turn)
         here = tf.range(tf.shape(row)[1]) == counts[:, tf.newaxis]

@@ -26,8 +26,8 @@ from kexport.targets.savedmodel.builder import Builder, Size, SlotTensors, Tenso
 from kexport.targets.savedmodel.lowering import LOWERINGS
 from kexport.targets.savedmodel.ops.last_token import last_of
 from kexport.targets.savedmodel.weight_tensors import WeightTensors
+from kexport.targets.slot_names import SlotNames as HuggingFaceNames
 
-PARTS = ("key", "value")
 STEMS = {"self": ("kv_cache_k", "kv_cache_v"), "cross": ("cross_k", "cross_v")}
 CAPACITY = "capacity"
 IDS = "int32"
@@ -40,24 +40,22 @@ INPUT_NAMES = {  # graph input -> tensor
 }
 
 
-class SlotNames:
-    """The tensor names of every slot, from the graph that has the slots: the i-th of its kind is layer i."""
+class SlotNames(HuggingFaceNames):
+    """The names of CONTRACTS; a cache goes in and comes out under the same one."""
 
     def __init__(self, slots: dict[str, Slot]) -> None:
+        super().__init__(slots)
         self.slots = slots
-        kinds = [slot.kind for slot in slots.values()]
-        self._places = {name: (slot.kind, kinds[:index].count(slot.kind)) for index, (name, slot) in enumerate(slots.items())}
 
-    def of(self, slot: str) -> tuple[str, str]:
-        """Key and value; the same name goes in and comes out."""
-        kind, index = self._places[slot]
-        key, value = (f"{stem}_{index}" for stem in STEMS[kind])
+    def past(self, slot: str) -> tuple[str, str]:
+        """Input names, key and value."""
+        index, _ = self._places[slot]
+        key, value = (f"{stem}_{index}" for stem in STEMS[self.slots[slot].kind])
         return key, value
 
-    def encoder_output(self, name: str) -> str | None:
-        """The tensor name of graph output `<slot>.key` or `<slot>.value`; None where it is no slot's."""
-        slot, _, part = name.rpartition(".")
-        return self.of(slot)[PARTS.index(part)] if slot in self._places and part in PARTS else None
+    def present(self, slot: str) -> tuple[str, str]:
+        """Output names: the same."""
+        return self.past(slot)
 
 
 @dataclass(slots=True)
@@ -82,7 +80,10 @@ def inputs_of(graph: Graph, slot_names: SlotNames, *, one_token: bool) -> tuple[
     if names.LOGITS in graph.outputs and not one_token and "lengths" not in graph.inputs:
         specs.append(TensorSpec(name=names.LENGTHS, dtype=IDS, shape=(BATCH,)))
     for name, slot in graph.slots.items():
-        specs += [TensorSpec(name=tensor, dtype=slot.dtype, shape=shape) for tensor, shape in zip(slot_names.of(name), shapes_of(slot), strict=True)]
+        specs += [
+            TensorSpec(name=tensor, dtype=slot.dtype, shape=shape)
+            for tensor, shape in zip(slot_names.past(name), shapes_of(slot), strict=True)
+        ]
     return tuple(specs)
 
 
@@ -94,10 +95,14 @@ def shapes_of(slot: Slot) -> tuple[Shape, Shape]:
 
 def tensorflow_specs(specs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     """The same for TensorFlow: named sizes stay open."""
-    return {s.name: tf.TensorSpec([dim if isinstance(dim, int) else None for dim in s.shape], tf.as_dtype(s.dtype), name=s.name) for s in specs}
+    return {
+        s.name: tf.TensorSpec([dim if isinstance(dim, int) else None for dim in s.shape], tf.as_dtype(s.dtype), name=s.name) for s in specs
+    }
 
 
-def render(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, weights: WeightTensors, *, one_token: bool = False) -> Rendered:
+def render(
+    graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, weights: WeightTensors, *, one_token: bool = False
+) -> Rendered:
     """Add `graph` to the function that is being traced; `tensors` are its inputs by their names in the signature."""
     b = Builder(graph, _sizes(graph, tensors, slot_names, one_token=one_token), weights)
     for name, type_ in graph.inputs.items():
@@ -105,7 +110,7 @@ def render(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, w
         if tensor is not None:
             b.set(name, tf.cast(tensor, type_.dtype))
     for name, slot in graph.slots.items():
-        b.slots[name] = SlotTensors(slot, [tensors[tensor] for tensor in slot_names.of(name)])
+        b.slots[name] = SlotTensors(slot, [tensors[tensor] for tensor in slot_names.past(name)])
     for node in graph.nodes:
         LOWERINGS[node.op](node, b)
     return Rendered(_outputs(b, tensors, slot_names), sum(weight.cast("float32").nbytes for weight in b.whole.values()), b.fusions)
@@ -120,7 +125,7 @@ def _sizes(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, *
                 sizes[dim] = tf.shape(tensor)[axis]
     for name, slot in graph.slots.items():
         if LENGTHS[slot.kind] not in sizes:
-            sizes[LENGTHS[slot.kind]] = tf.shape(tensors[slot_names.of(name)[0]])[2]
+            sizes[LENGTHS[slot.kind]] = tf.shape(tensors[slot_names.past(name)[0]])[2]
     if one_token:
         sizes[SEQUENCE] = 1
     return sizes
@@ -138,7 +143,7 @@ def _outputs(b: Builder, tensors: Mapping[str, Tensor], slot_names: SlotNames) -
             outputs[name] = last_of(logits, tensors[names.LENGTHS]) if b.size(shape[1]) is None else logits
     for slot, parts in b.slots.items():
         if parts.written:
-            outputs |= dict(zip(slot_names.of(slot), parts.now, strict=True))
+            outputs |= dict(zip(slot_names.past(slot), parts.now, strict=True))
     return outputs
 
 
@@ -146,7 +151,7 @@ def outputs_of(graph: Graph, slot_names: SlotNames, rendered: Mapping[str, Tenso
     """The records of what a signature of `graph` gives."""
     shapes: dict[str, Shape] = {}
     for name, slot in slot_names.slots.items():
-        shapes |= dict(zip(slot_names.of(name), shapes_of(slot), strict=True))
+        shapes |= dict(zip(slot_names.past(name), shapes_of(slot), strict=True))
     if names.LOGITS in graph.outputs:
         shapes[names.LOGITS] = (BATCH, 1, graph.type_of(graph.outputs[names.LOGITS]).shape[-1])
     return tuple(TensorSpec(name=name, dtype=tensor.dtype.name, shape=shapes[name]) for name, tensor in rendered.items())

@@ -35,7 +35,9 @@ def lower_split(node: Node, b: Builder) -> None:
     """Parts of an axis."""
     sizes = list(attribute(node, "sizes"))
     equal = len(set(sizes)) == 1
-    for name, part in zip(node.outputs, tf.split(b.value(node.input(0)), len(sizes) if equal else sizes, int(attribute(node, "axis"))), strict=True):
+    for name, part in zip(
+        node.outputs, tf.split(b.value(node.input(0)), len(sizes) if equal else sizes, int(attribute(node, "axis"))), strict=True
+    ):
         b.set(name, part)
 
 

@@ -1,7 +1,7 @@
 """A SavedModel through TensorFlow's C API with ctypes: what a host without Python does. Run as a script, in a process without TensorFlow.
 
-    python c_api.py LIBRARY_FOLDER DIRECTORY JOB.json     prints the result as JSON
-    JOB: {"signatures": {name: {"inputs": {name: "op:0"}, "outputs": {...}}}, "cache": {name: shape}, "prompt": [ids], "new": n}
+python c_api.py LIBRARY_FOLDER DIRECTORY JOB.json     prints the result as JSON
+JOB: {"signatures": {name: {"inputs": {name: "op:0"}, "outputs": {...}}}, "cache": {name: shape}, "prompt": [ids], "new": n}
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ class Session:
         self.signatures = signatures
         ctypes.CDLL(glob.glob(f"{folder}/libtensorflow_framework.so*")[0], mode=ctypes.RTLD_GLOBAL)
         self.library = ctypes.CDLL(glob.glob(f"{folder}/libtensorflow_cc.so*")[0], mode=ctypes.RTLD_GLOBAL)
-        for name in ("NewStatus", "NewGraph", "NewSessionOptions", "LoadSessionFromSavedModel", "GraphOperationByName", "AllocateTensor", "TensorData"):
+        for name in (
+            "NewStatus",
+            "NewGraph",
+            "NewSessionOptions",
+            "LoadSessionFromSavedModel",
+            "GraphOperationByName",
+            "AllocateTensor",
+            "TensorData",
+        ):
             getattr(self.library, f"TF_{name}").restype = Pointer
         self.library.TF_Message.restype = ctypes.c_char_p
         self.library.TF_Dim.restype = ctypes.c_int64

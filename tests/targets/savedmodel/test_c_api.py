@@ -47,7 +47,13 @@ def test_tokens_through_the_c_api(name: str, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps(job))
     spec = importlib.util.find_spec("tensorflow")
     assert spec is not None and spec.origin is not None
-    command = [sys.executable, str(Path(__file__).with_name("c_api.py")), str(Path(spec.origin).parent), str(tmp_path), str(tmp_path / "job.json")]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("c_api.py")),
+        str(Path(spec.origin).parent),
+        str(tmp_path),
+        str(tmp_path / "job.json"),
+    ]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr[-2000:]
     result = json.loads(process.stdout.splitlines()[-1])

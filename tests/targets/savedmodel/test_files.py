@@ -23,7 +23,9 @@ pytestmark = pytest.mark.slow
 def emitted(directory: Path, *graphs: Graph, **options: Any) -> Any:
     from kexport.targets import get
 
-    return get("savedmodel").emit({graph.name: graph for graph in graphs}, source_of(*graphs), directory, EmitOptions(**{"capacity": 24} | options))
+    return get("savedmodel").emit(
+        {graph.name: graph for graph in graphs}, source_of(*graphs), directory, EmitOptions(**{"capacity": 24} | options)
+    )
 
 
 def test_names_are_those_of_the_contract(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_golden_tokens(name: str, tmp_path: Path) -> None:
     model = tf.saved_model.load(str(tmp_path))
     result = model.signatures["generate"](**prompts_of(golden))
     assert (result["token_ids"].numpy()[:, :MAX_LENGTH] == want).all()
-    stopped = model.signatures["generate"](**prompts_of(golden) | {"stop_token_ids": sampling(stop=golden.stop_token_ids)["stop_token_ids"]})
+    stopped = model.signatures["generate"](
+        **prompts_of(golden) | {"stop_token_ids": sampling(stop=golden.stop_token_ids)["stop_token_ids"]}
+    )
     for row, length, tokens, keep in zip(
         stopped["token_ids"].numpy(), stopped["lengths"].numpy(), golden.stop_tokens, golden.stop_masks, strict=True
     ):

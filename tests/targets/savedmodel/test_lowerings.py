@@ -30,7 +30,8 @@ def rendered(graph: Any, source: Any, feeds: dict[str, Any]) -> dict[str, Any]:
             return tf.constant(weight.materialize(source))
 
     specs = {
-        name: tf.TensorSpec([None if isinstance(dim, str) else dim for dim in type_.shape], type_.dtype) for name, type_ in graph.inputs.items()
+        name: tf.TensorSpec([None if isinstance(dim, str) else dim for dim in type_.shape], type_.dtype)
+        for name, type_ in graph.inputs.items()
     }
 
     @tf.function(autograph=False)
