@@ -35,4 +35,6 @@ def _hidden_keras() -> Iterator[None]:
 with captured_stderr(), _hidden_keras():  # TensorFlow says what it was built with before anybody can ask it not to
     import tensorflow as tf
 
+    tf.config.list_physical_devices()  # looks for GPUs, and complains where there are none
+
 __all__ = ["tf"]

@@ -130,7 +130,9 @@ def main() -> None:
     with open(job_file) as file:
         job = json.load(file)
     session = Session(folder, directory, job["signatures"])
-    print(json.dumps({"host": host_loop(session, job), "graph": graph_loop(session, job), "tensorflow": "tensorflow" in sys.modules}))
+    sys.stdout.write(
+        json.dumps({"host": host_loop(session, job), "graph": graph_loop(session, job), "tensorflow": "tensorflow" in sys.modules}) + "\n"
+    )
 
 
 if __name__ == "__main__":

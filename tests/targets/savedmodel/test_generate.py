@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ PROMPT = [5, 9, 33]
 
 
 @pytest.fixture(scope="module")
-def generate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def generate(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """prompts, new tokens, choices -> (token ids, lengths)."""
     from tests.targets.savedmodel.artifacts import golden_artifact, padded, sampling, tf
 
@@ -29,8 +28,7 @@ def generate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         result = model.signatures["generate"](**given, **sampling(**choices))
         return result["token_ids"].numpy(), result["lengths"].numpy()
 
-    yield call
-    del model
+    return call
 
 
 def test_a_seed_repeats_and_another_differs(generate: Any) -> None:
