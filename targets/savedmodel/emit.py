@@ -20,6 +20,7 @@ from kexport.targets.savedmodel.allowed_ops import count_operators
 from kexport.targets.savedmodel.builder import Tensor
 from kexport.targets.savedmodel.interface import Rendered, SlotNames, inputs_of, outputs_of, render, tensorflow_specs
 from kexport.targets.savedmodel.lowering import LOWERINGS
+from kexport.targets.savedmodel.pack_products import pack_products
 from kexport.targets.savedmodel.weight_tensors import WeightTensors
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")
@@ -114,17 +115,18 @@ class _Emission:
 
 
 def _lowerable(graph: Graph) -> Graph:
-    """`graph` with every op that has no lowering decomposed."""
-    if all(node.op in LOWERINGS for node in graph.nodes):
-        return graph
-    from kexport.graphs.passes.decompose import decompose
-
+    """A copy of `graph` with every op that has no lowering decomposed, and products packed."""
     graph = graph.copy()
-    decompose(graph, keep=set(LOWERINGS))
+    if any(node.op not in LOWERINGS for node in graph.nodes):
+        from kexport.graphs.passes.decompose import decompose
+
+        decompose(graph, keep=set(LOWERINGS))
     for node in graph.nodes:
         if node.op not in LOWERINGS:
             place = f" in layer {node.layer}" if node.layer else ""
             raise UnsupportedError("KX240", f"op `{node.op}`{place} has neither a SavedModel lowering nor a decomposition")
+    if any(slot.kind == "self" for slot in graph.slots.values()):
+        pack_products(graph)
     return graph
 
 
