@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from kexport.graphs.dims import Dim, Shape
+from kexport.graphs.dims import SEQUENCE, Dim, Shape
 from kexport.graphs.ir import Graph, Slot, TensorType
 from kexport.graphs.weights import Weight
 from kexport.runtime.contract.errors import InternalError
@@ -43,7 +43,7 @@ class Builder:
         self.weights = weights
         self.slots: dict[str, SlotTensors] = {}
         self.fusions: list[Fusion] = []
-        self.whole: dict[str, Weight] = {}
+        self.whole: dict[str, int] = {}  # label -> bytes that a call reads of it
         self._values: dict[str, Tensor] = {}
         self._memo: dict[Any, Any] = {}
 
@@ -85,11 +85,16 @@ class Builder:
 
     def given(self, stored: Weight, dtype: str) -> Tensor:
         """A weight that is already in the form it is to be stored in, as `dtype`."""
-        self.whole[stored.label] = stored
-        variable = self.weights.variable(stored)
+        variable = self.narrow(stored)
         if stored.dtype == dtype:
             return variable
+        self.whole[stored.label] = stored.cast(dtype).nbytes
         return self.memo(("widened", stored.label), lambda: tf.cast(variable, dtype))
+
+    def narrow(self, stored: Weight) -> Tensor:
+        """The variable of a weight in the form it is to be stored in, for an operator that reads it as it is."""
+        self.whole[stored.label] = stored.nbytes
+        return self.weights.variable(stored)
 
     def rows(self, weight: Weight, ids: Tensor) -> Tensor:
         """Rows of a table; only they are read and widened."""
@@ -97,6 +102,11 @@ class Builder:
         return tf.cast(taken, weight.dtype)
 
     # ---- sizes
+
+    @property
+    def one_token(self) -> bool:
+        """Whether the signature takes one token a row."""
+        return SEQUENCE in self.sizes and self.size(SEQUENCE) == 1
 
     def size(self, dim: Dim) -> int | None:
         """The size of `dim`, None where only a call knows it."""

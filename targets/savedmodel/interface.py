@@ -60,7 +60,7 @@ class SlotNames(HuggingFaceNames):
 
 @dataclass(slots=True)
 class Rendered:
-    """What one graph gave: tensors by name, which weights a call reads whole (label -> bytes as wide as they are multiplied), forms."""
+    """What one graph gave: tensors by name, the bytes of weights that a call reads whole, and the forms used."""
 
     outputs: dict[str, Tensor]
     weight_bytes: int
@@ -113,7 +113,7 @@ def render(
         b.slots[name] = SlotTensors(slot, [tensors[tensor] for tensor in slot_names.past(name)])
     for node in graph.nodes:
         LOWERINGS[node.op](node, b)
-    return Rendered(_outputs(b, tensors, slot_names), sum(weight.cast("float32").nbytes for weight in b.whole.values()), b.fusions)
+    return Rendered(_outputs(b, tensors, slot_names), sum(b.whole.values()), b.fusions)
 
 
 def _sizes(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, *, one_token: bool) -> dict[str, Size]:

@@ -1,5 +1,7 @@
 """linear -> a MatMul of rank 2 over [out, in]: a tied head reads the embedding table itself, and no batched product is ever written.
 
+A weight that is stored narrow is widened at every call, where one token a row is to be had inside a compiled product.
+
 Rank 2 is what makes it fast: over three axes the product becomes a BatchMatMul, which oneDNN runs at half the memory's speed for one token.
 """
 
@@ -34,6 +36,16 @@ def _flat(b: Builder, name: str) -> Tensor:
 
 def _product(node: Node, b: Builder, flat: Tensor) -> Tensor:
     name = node.input(1)
-    if name in b.graph.weights:
-        return tf.matmul(flat, b.weight(b.graph.weights[name].transpose(OUT_FIRST)), transpose_b=True)
-    return tf.matmul(flat, b.value(name))
+    if name not in b.graph.weights:
+        return tf.matmul(flat, b.value(name))
+    weight = b.graph.weights[name].transpose(OUT_FIRST)
+    stored = b.weights.stored_form(weight)
+    if stored.dtype != weight.dtype and b.one_token:
+        return _widening_product(flat, b.narrow(stored).read_value())
+    return tf.matmul(flat, b.weight(weight), transpose_b=True)
+
+
+@tf.function(jit_compile=True, autograph=False)
+def _widening_product(x: Tensor, rows: Tensor) -> Tensor:
+    """x @ rows^T over narrow rows, widened while they are read: XLA writes no wide copy, which costs more than the product itself."""
+    return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True)
