@@ -279,6 +279,7 @@ def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
 
 def _compile(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledModel:
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    settings["ENABLE_CPU_PINNING"] = False  # measured: on busy cores a thread that may not move costs a quarter more a step
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     try:
