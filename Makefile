@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test test-quick test-slow lint golden clean
+.PHONY: help install demo test test-quick test-slow lint golden docs clean
 
 help:           ## show what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
@@ -40,7 +40,13 @@ lint: $(READY)  ## ruff, import contracts, mypy
 	MYPYPATH=$(VENV)/tree $(BIN)/mypy -p kexport
 
 golden: $(READY)  ## make a rotating part of the golden files again from KerasHub and compare
-	$(BIN)/python tests/golden/rotate.py
+	$(BIN)/python -m tests.golden.write_goldens --check --part commit
+	$(BIN)/python -m tests.golden.check_rewritten
+
+docs: $(READY)  ## the pages that are made from the code: errors, ops, the manifest's schema
+	$(BIN)/python -m kexport.converter.error_page docs/errors.md
+	$(BIN)/python -m kexport.graphs.ops_page docs/ops.md
+	$(BIN)/python -m kexport.runtime.contract.schema docs/kexport.schema.json
 
 clean:          ## remove what was made here
 	rm -rf $(VENV) demo-work build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

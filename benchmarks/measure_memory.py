@@ -72,7 +72,11 @@ def main(interval: float, command: tuple[str, ...]) -> None:
 
 
 def measure(command: Sequence[str], interval: float = INTERVAL_SECONDS) -> Report:
-    """Run `command` to its end and return its report. Raises `OSError` if it cannot be started."""
+    """Run `command` to its end and return its report. Raises `OSError` if it cannot be started.
+
+    The kernel lets a new process begin with its parent's `ru_maxrss`, so call this from a small process, as the command line is: `max_rss_mb` is
+    never below the caller's own RSS.
+    """
     started = time.monotonic()
     process = subprocess.Popen(command, stdout=sys.stderr)
     anonymous = total = samples = 0

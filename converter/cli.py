@@ -45,8 +45,12 @@ def _set_debug(context: click.Context, parameter: click.Parameter, value: bool) 
 
 def _everywhere() -> list[click.Parameter]:
     """The options that stand before or after the command's name."""
-    debug = click.Option(["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show details and traceback of errors.")
-    version = click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version and exit.")
+    debug = click.Option(
+        ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_set_debug, help="Show details and traceback of errors."
+    )
+    version = click.Option(
+        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_show_version, help="Show the version and exit."
+    )
     return [debug, version]
 
 
@@ -78,6 +82,13 @@ class CommandFolder(click.Group):
         command.params += [option for option in _everywhere() if option.name not in known]
         return command
 
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; a closed pipe is caught here, because click would make it an exit with 1, which stands for a bug."""
+        try:
+            return super().invoke(context)
+        except BrokenPipeError:
+            return _reader_is_gone()
+
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *_: Any, **extra: Any) -> NoReturn:
         """Run, show an error as it should look, and exit with its code."""
         settings = Settings()
@@ -101,9 +112,9 @@ class CommandFolder(click.Group):
             click.echo("interrupted", err=True)
             return EXIT_INTERRUPTED
         except MemoryError:
-            return show_error(ResourceError("KX604", "out of memory", hint="close other programs, or use a smaller batch or --max-length"), settings)
-        except BrokenPipeError:
-            return _reader_is_gone()
+            return show_error(
+                ResourceError("KX604", "out of memory", hint="close other programs, or use a smaller batch or --max-length"), settings
+            )
         except OSError as error:
             return show_error(_of_the_system(error), settings)
         except Exception as error:  # noqa: BLE001  the outermost door: whatever it is, the user gets one line and a way to report it
@@ -185,4 +196,7 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """The console script."""
+    from kexport.runtime.native_output import mute_at_exit
+
+    mute_at_exit()
     cli.main()

@@ -15,6 +15,7 @@ from rich.text import Text
 
 _LEAST_WIDTH_OF_A_PIPE = 160
 _KILO = 1000.0
+_REPLACEMENT = "\ufffd"
 
 
 def print_json(document: Any) -> None:
@@ -31,13 +32,20 @@ def console() -> Console:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
-    """A plain table; columns whose name starts with `#` are numbers, aligned to the right."""
-    result = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, show_header=any(columns))
+    """A plain table; columns whose name starts with `#` are numbers, aligned to the right. Cells are text: no markup, no control characters."""
+    result = Table(
+        title=_plain(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False, show_header=any(columns)
+    )
     for column in columns:
         result.add_column(column.removeprefix("#"), justify="right" if column.startswith("#") else "left", overflow="fold")
     for row in rows:
-        result.add_row(*(Text(str(cell)) for cell in row))
+        result.add_row(*(_plain(str(cell)) for cell in row))
     return result
+
+
+def _plain(text: str) -> Text:
+    """`text` as it stands; what would steer a terminal is shown as a replacement character: manifests may come from strangers."""
+    return Text("".join(character if character.isprintable() else _REPLACEMENT for character in text))
 
 
 def size_text(count: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -20,3 +21,8 @@ def cpu_features() -> tuple[str, ...]:
                 found.update(value.split())
                 break
     return (platform.machine(), *(name for name in TELLING if name in found))
+
+
+def usable_threads() -> int:
+    """How many of the machine's threads this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from kexport import runtime
 from kexport.converter.artifact import Artifact
-from kexport.converter.convert import convert
+from kexport.converter.conversion import convert
 from kexport.runtime.contract.errors import UsageError
 from kexport.runtime.contract.progress import Reporter
 
 PRESET = Path("examples") / "demo_preset"
 TARGET = "onnx"
-PROMPTS = ("Once upon a time", "The old miller")
+PROMPTS = ("Once upon a time", "Long ago, in a village by the sea,")
 NEW_TOKENS = 120
 SEED = 7
 
@@ -35,7 +35,9 @@ def find_preset() -> Path:
         if (root / PRESET).is_dir():
             return root / PRESET
     hint = "run `make demo` in a clone of kexport's repository, or give the preset's directory with --preset"
-    raise UsageError("KX112", f"`{PRESET}` is not here: the demo model comes with the repository, not with the installed package", hint=hint)
+    raise UsageError(
+        "KX112", f"`{PRESET}` is not here: the demo model comes with the repository, not with the installed package", hint=hint
+    )
 
 
 def run(preset: Path, workdir: Path, reporter: Reporter) -> tuple[Artifact, list[Told]]:

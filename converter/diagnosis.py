@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kexport.converter.cpu import cpu_features
+from kexport.converter.cpu import cpu_features, usable_threads
 from kexport.runtime.contract.version import __version__
 
 DISTRIBUTION = "kexport"
 _MEMORY_INFO = Path("/proc/meminfo")
 _KIBIBYTE = 1024
 # `onnxruntime>=1.22; extra == "onnx"`, `kexport[onnx]; extra == "convert"`
-_REQUIREMENT = re.compile(r"^(?P<name>[\w.-]+)(\[(?P<extras>[\w,\s-]+)\])?[^;>]*(>=(?P<least>[\d.]+))?[^;]*(;.*extra == ['\"](?P<extra>\w+)['\"])?")
+_REQUIREMENT = re.compile(
+    r"^(?P<name>[\w.-]+)(\[(?P<extras>[\w,\s-]+)\])?[^;>]*(>=(?P<least>[\d.]+))?[^;]*(;.*extra == ['\"](?P<extra>\w+)['\"])?"
+)
 
 
 @dataclass(frozen=True)
@@ -94,19 +96,28 @@ def diagnose(directory: Path) -> Diagnosis:
     """Look at this installation and this machine; `directory` tells which disk."""
     versions = {str(found.metadata["Name"]).lower().replace("_", "-"): found.version for found in importlib.metadata.distributions()}
     problems = [complaint for check in KNOWN_BAD if (complaint := check(versions))]
-    extras = tuple(_extras(importlib.metadata.requires(DISTRIBUTION) or [], versions))
+    extras = tuple(_extras(_requirements(), versions))
+    problems += [] if extras else [f"{DISTRIBUTION} runs from a folder and is not installed: pip install . in its repository"]
     problems += [_too_old(package, extra) for extra in extras for package in extra.packages if package.found and not package.is_fine]
     return Diagnosis(
         kexport=__version__,
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
         cpu=cpu_features(),
-        threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=usable_threads(),
         memory_available=_memory_available(),
         disk_free=shutil.disk_usage(directory).free,
         extras=extras,
         problems=tuple(dict.fromkeys(problems)),
     )
+
+
+def _requirements() -> list[str]:
+    """The requirements of the installed package; none where it runs from a folder."""
+    try:
+        return importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def _too_old(package: Package, extra: Extra) -> str:

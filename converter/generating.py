@@ -55,7 +55,7 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
     model = runtime.load(artifact, preprocessor=None if request.token_ids else "auto", threads=threads)
     if model.tokenizer is None and not request.token_ids:
         model.close()
-        raise UsageError("KX106", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)
+        raise UsageError("KX122", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)
     model.compile(choose_sampler(request.sampler, request.sampler_arguments, model.manifest))
     return model
 
@@ -63,7 +63,7 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
 def choose_sampler(name: str | None, arguments: Mapping[str, Any], manifest: Manifest) -> Sampler:
     """The sampler called `name`, or the original's own (None), with `arguments` in place of its own.
 
-    Raises UsageError (KX107) for an argument that this sampler does not take, and as `samplers.get` does.
+    Raises UsageError (KX123) for an argument that this sampler does not take, and as `samplers.get` does.
     """
     sampler = samplers.get(name if name is not None else manifest.generation.sampler)
     if not arguments:
@@ -73,7 +73,7 @@ def choose_sampler(name: str | None, arguments: Mapping[str, Any], manifest: Man
         if argument not in config:
             taken = ", ".join(f"--{known.replace('_', '-')}" for known in config)
             message = f"the sampler {type(sampler).__name__} takes no --{argument.replace('_', '-')}"
-            raise UsageError("KX107", message, hint=f"it takes {taken}; choose another with --sampler")
+            raise UsageError("KX123", message, hint=f"it takes {taken}; choose another with --sampler")
     return samplers.get({"class_name": type(sampler).__name__, "config": {**config, **arguments}})
 
 
@@ -139,13 +139,13 @@ def _generate_batch(model: LanguageModel, request: Request, rows: Sequence[tuple
 def _check(request: Request) -> None:
     """Refuse what contradicts itself before anything is loaded."""
     if bool(request.prompts) == bool(request.token_ids):
-        raise UsageError("KX105", "give prompts or --token-ids, one of them", hint='kexport generate ARTIFACT "a prompt"')
+        raise UsageError("KX121", "give prompts or --token-ids, one of them", hint='kexport generate ARTIFACT "a prompt"')
     if request.max_length is not None and request.max_new_tokens is not None:
-        raise UsageError("KX105", "--max-length and --max-new-tokens contradict each other", hint="give one of them")
+        raise UsageError("KX121", "--max-length and --max-new-tokens contradict each other", hint="give one of them")
     if request.token_ids and request.stop_texts:
-        raise UsageError("KX105", "--stop needs text, --token-ids gives none", hint="use --stop-token-ids")
+        raise UsageError("KX121", "--stop needs text, --token-ids gives none", hint="use --stop-token-ids")
     if any(not row for row in request.token_ids):
-        raise UsageError("KX105", "--token-ids holds no id", hint='for example --token-ids "1 2 3"')
+        raise UsageError("KX121", "--token-ids holds no id", hint='for example --token-ids "1 2 3"')
 
 
 def _stop_ids(request: Request) -> Any:
@@ -163,7 +163,7 @@ def _decoder_start(request: Request, manifest: Manifest) -> tuple[int, ...]:
         return request.decoder_token_ids
     packer = manifest.tokenizer.packers.get("decoder") if manifest.tokenizer is not None else None
     if packer is None or not packer.start:
-        raise UsageError("KX105", "nothing says with which ids the decoder starts", hint='for example --decoder-token-ids "2"')
+        raise UsageError("KX121", "nothing says with which ids the decoder starts", hint='for example --decoder-token-ids "2"')
     return packer.start
 
 
@@ -173,7 +173,7 @@ def _buffer_length(request: Request, manifest: Manifest, longest: int) -> int:
         return longest + request.max_new_tokens
     if request.max_length is not None:
         if request.max_length < longest:
-            raise UsageError("KX105", f"--max-length {request.max_length} is less than the {longest} ids given", hint="it counts them, too")
+            raise UsageError("KX121", f"--max-length {request.max_length} is less than the {longest} ids given", hint="it counts them, too")
         return request.max_length
     default, capacity = manifest.generation.max_length, manifest.cache.capacity
     return max(longest, min(default, capacity) if capacity else default)

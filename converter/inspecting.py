@@ -42,7 +42,9 @@ def tables(directory: Path, manifest: Manifest) -> Iterator[Table]:
     if manifest.ops:
         rows = sorted(manifest.ops.items(), key=lambda entry: (-entry[1], entry[0]))
         yield table("Operators", ("op", "#count"), rows)
-    yield table("Files", ("file", "#size", "sha256"), ((file.path, size_text(file.bytes), file.sha256[:_SHOWN_DIGEST]) for file in manifest.files))
+    yield table(
+        "Files", ("file", "#size", "sha256"), ((file.path, size_text(file.bytes), file.sha256[:_SHOWN_DIGEST]) for file in manifest.files)
+    )
     if manifest.runtimes:
         runtimes = ((runtime.name, "yes" if runtime.accepted else "no", runtime.reason) for runtime in manifest.runtimes)
         yield table("Runtimes that take it", ("runtime", "takes it", "remark"), runtimes)
@@ -106,7 +108,15 @@ def _caches(cache: Cache) -> Table:
     """Equal slots share a line."""
     groups: dict[tuple[Any, ...], list[CacheSlot]] = {}
     for slot in cache.slots:
-        key = (slot.kind, slot.num_key_value_heads, slot.head_dim, slot.value_head_dim, slot.dtype, slot.window, slot.shared_with is not None)
+        key = (
+            slot.kind,
+            slot.num_key_value_heads,
+            slot.head_dim,
+            slot.value_head_dim,
+            slot.dtype,
+            slot.window,
+            slot.shared_with is not None,
+        )
         groups.setdefault(key, []).append(slot)
     rows = []
     for slots in groups.values():

@@ -12,7 +12,7 @@ from kexport.converter.plan import FALLBACK_LENGTH
 from kexport.graphs.ir import Graph
 from kexport.graphs.passes.subgraph import ancestors
 from kexport.runtime.contract.errors import UsageError
-from kexport.runtime.contract.manifest import Cache
+from kexport.runtime.contract.manifest import Cache, Tokenizer
 
 POSITIONS = "positions"
 LAYOUT_OPS = frozenset({"range", "reshape", "broadcast_to", "cast", "add", "dim_size"})
@@ -30,6 +30,17 @@ class Limits:
     def in_cache(self, cache: Cache) -> Cache:
         """The cache's record with these limits."""
         return msgspec.structs.replace(cache, capacity=self.capacity, encoder_capacity=self.encoder_capacity)
+
+    def in_tokenizer(self, tokenizer: Tokenizer | None) -> Tokenizer | None:
+        """The tokenizer's record with packers that never pack beyond the position tables (a reloaded Bart preset packs to 1024)."""
+        if tokenizer is None:
+            return None
+        bounds = {"encoder": self.encoder_capacity or self.capacity}
+        packers = {
+            name: msgspec.structs.replace(packer, sequence_length=min(packer.sequence_length, bounds.get(name, self.capacity)))
+            for name, packer in tokenizer.packers.items()
+        }
+        return msgspec.structs.replace(tokenizer, packers=packers)
 
 
 def choose_limits(graphs: Mapping[str, Graph], task: Any, options: ConvertOptions) -> Limits:

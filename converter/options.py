@@ -9,14 +9,17 @@ from kexport.runtime.contract.errors import UnsupportedError, UsageError
 
 Verify = Literal["full", "stream", "none"]
 StoredDtype = Literal["float32", "float16", "bfloat16"]
-PLANNED_TARGETS = ("savedmodel", "tflite")
+PLANNED_TARGETS = ("savedmodel",)
 ALL_TARGETS = "all"
+FIXED_SHAPE_TARGETS = ("tflite",)
+PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertOptions:
     """See CONTRACTS in docs/cli.md. The options below the line are public names whose work is not built yet: setting one is refused.
 
+    `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).
     """
 
@@ -29,22 +32,22 @@ class ConvertOptions:
     keep_failed: bool = False
     trust_source: bool = False
     force: bool = False
+    prefill_buckets: tuple[int, ...] | None = None
+    package: str | None = None
     # ---- not built yet
     weights: str | None = None
-    prefill_buckets: tuple[int, ...] | None = None
     batch_size: int | None = None
     lora: str | None = None
     lora_mode: str | None = None
     signatures: tuple[str, ...] | None = None
     opset_only: bool = False
-    package: str | None = None
     upstream_fix: bool = False
     layout: str | None = None
     low_memory: bool = False
 
 
 NOT_BUILT = (
-    "weights", "prefill_buckets", "batch_size", "lora", "lora_mode", "signatures", "opset_only", "package", "upstream_fix", "layout", "low_memory",
+    "weights", "batch_size", "lora", "lora_mode", "signatures", "opset_only", "upstream_fix", "layout", "low_memory",
 )  # fmt: skip
 
 
@@ -71,6 +74,7 @@ def make_options(**given: Any) -> ConvertOptions:
     if options.max_length is not None and options.max_length < 2:
         raise UsageError("KX103", f"--max-length is {options.max_length}", hint="it counts prompt and new tokens together: at least 2")
     _check_target(options.target)
+    _check_form(options)
     return options
 
 
@@ -79,11 +83,26 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise UsageError("KX104", f"--{name} is `{value}`", hint=f"it takes {', '.join(choices)}")
 
 
+def _check_form(options: ConvertOptions) -> None:
+    """Options that only some targets have. `--target all` passes them to those."""
+    wanted = options.target.split(",")
+    if options.prefill_buckets and not set(wanted) & {*FIXED_SHAPE_TARGETS, ALL_TARGETS}:
+        hint = f"targets with fixed shapes: {', '.join(FIXED_SHAPE_TARGETS)}"
+        raise UsageError("KX108", f"--prefill-buckets means nothing to the target `{options.target}`, which takes prompts of any length", hint=hint)
+    if options.prefill_buckets and min(options.prefill_buckets) < 1:
+        raise UsageError("KX107", f"--prefill-buckets has {min(options.prefill_buckets)}", hint="a bucket is a number of tokens, at least 1")
+    if options.package is not None:
+        choices = [name for target in wanted for name in PACKAGES.get(target, ())]
+        if not choices and ALL_TARGETS not in wanted:
+            raise UsageError("KX108", f"--package means nothing to the target `{options.target}`", hint=f"targets with packages: {', '.join(PACKAGES)}")
+        _one_of("package", options.package, tuple(choices) or PACKAGES["tflite"])
+
+
 def _check_target(target: str) -> None:
     from kexport import targets
 
     for name in target.split(","):
-        if name in PLANNED_TARGETS and name not in targets.known() or name == ALL_TARGETS:
+        if (name in PLANNED_TARGETS and name not in targets.known()) or name == ALL_TARGETS:
             raise UnsupportedError("KX207", f"the target `{name}` is not built yet", hint=f"built: {', '.join(targets.known())}")
         if name not in targets.known():
             raise UsageError("KX101", f"there is no target `{name}`", hint=f"the targets are: {', '.join(targets.known())}")

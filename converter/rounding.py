@@ -36,7 +36,7 @@ class RoundedWeights:
             return array
         result = rounded(array, self._dtype)
         if np.isinf(result).any() and not np.isinf(array).any():
-            raise InvalidInputError("KX426", f"weight `{name}` does not fit {self._dtype}: it becomes infinite", hint="use --dtype bfloat16 or float32")
+            raise InvalidInputError("KX429", f"weight `{name}` does not fit {self._dtype}: it becomes infinite", hint="use --dtype bfloat16 or float32")
         return result
 
 

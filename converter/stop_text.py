@@ -1,4 +1,7 @@
-"""Cut a text before the first of some stop texts, while it is still coming in pieces."""
+"""Cut a text before the first of some stop texts, while it is still coming in pieces.
+
+The first is the one that is complete first: generation could end there. Of two that end together the longer one counts.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ class StopText:
         passed, piece = piece[: self._skip], piece[self._skip :]
         self._skip -= len(passed)
         self._held += piece
-        places = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if places:
+        ends = [(place + len(stop), place) for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if ends:
             self.found = True
-            return passed + self._held[: min(places)]
+            return passed + self._held[: min(ends)[1]]
         keep = self._length_to_hold()
         free = len(self._held) - keep
         passed, self._held = passed + self._held[:free], self._held[free:]

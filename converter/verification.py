@@ -30,7 +30,7 @@ def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_sou
         ParityError: the artifact does not give the original's tokens; the manifest is left as it was.
         InvalidInputError: a file was changed, or the source is another model.
     """
-    from kexport.converter.convert import prove
+    from kexport.converter.conversion import prove
     from kexport.converter.options import make_options
     from kexport.converter.original import open_original
     from kexport.converter.plan import make_plan
@@ -41,7 +41,7 @@ def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_sou
     opened = open_source(source, task=manifest.task, trust_source=trust_source, tokenizer=manifest.tokenizer is not None)
     if opened.class_name != manifest.source.class_name:
         raise InvalidInputError(
-            "KX427", f"the artifact was made from a {manifest.source.class_name}, {source} is a {opened.class_name}", hint="give the artifact's own source"
+            "KX305", f"the artifact was made from a {manifest.source.class_name}, {source} is a {opened.class_name}", hint="give the artifact's own source"
         )
     plan = make_plan(opened, options)
     with reporter.stage("build the model"):
@@ -60,7 +60,7 @@ def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
     """
     manifest = _checked_manifest(artifact, reporter)
     if not manifest.parity.cases:
-        raise InvalidInputError("KX428", f"{artifact} carries no certificate", hint="kexport verify ARTIFACT SOURCE makes one")
+        raise InvalidInputError("KX306", f"{artifact} carries no certificate", hint="kexport verify ARTIFACT SOURCE makes one")
     answers = [_expected(case) for case in manifest.parity.cases]
     pad = manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0
     results = run_artifact(artifact, answers, pad, low_memory=manifest.parity.verdict == "proven-steps", reporter=reporter)

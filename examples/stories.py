@@ -25,15 +25,15 @@ FEWEST_STOPS = 3
 FEWEST_SWAPS = 5
 MOST_SWAPS = 7
 DREAM_CHANCE = 0.4
-SENTENCE_END = re.compile(r"""(?:(?<=[.?!])|(?<=[.?!]")) (?=["A-Z])""")
+SENTENCE_END = re.compile(r"""(?:(?<=[.?!])|(?<=[.?!]"))[ \n](?=["A-Z])""")
 SIGHTS_A_STOP = 2
 
 
 def tell(number: int) -> str:
-    """Return story `number`, on one line."""
+    """Return story `number`: paragraphs joined by newlines."""
     teller = Teller(random.Random(number))
     plot = PLOTS[teller.pick(tuple(PLOTS), "plot")]
-    return " ".join(sentence for paragraph in plot(teller) for sentence in paragraph)
+    return "\n".join(" ".join(paragraph) for paragraph in plot(teller))
 
 
 def tales(count: int, first: int = 0) -> Iterator[str]:
@@ -73,7 +73,7 @@ class Teller:
         village, site = self.pick(world.VILLAGES, "village")
         trade = self.pick(world.TRADES, "trade", village)
         woman = bool(self.pick((True, False), "woman", trade.name))
-        name = self.pick(world.SHE if woman else world.HE, "name", trade.name, village)  # so that later only the text itself tells it
+        name = self.pick(world.SHE if woman else world.HE, "name", trade.name)
         self.hero = Hero(name, ("she", "her", "her") if woman else ("he", "him", "his"), trade)
         self.slots = {**self.hero.slots(), "village": village, "site": site}
 

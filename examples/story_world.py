@@ -53,8 +53,46 @@ class Trouble:
     end: str  # whole sentence: how it is mended
 
 
-SHE = ("Mara", "Elin", "Tilda", "Rosa", "Greta", "Nell", "Wren", "Lucy")
-HE = ("Tom", "Jonas", "Oskar", "Hugo", "Felix", "Karl", "Emil", "Ned")
+SHE = (
+    "Mara",
+    "Elin",
+    "Tilda",
+    "Anna",
+    "Rosa",
+    "Greta",
+    "Ida",
+    "Nell",
+    "Sofia",
+    "Wren",
+    "Clara",
+    "Hanne",
+    "Lucy",
+    "Odile",
+    "Petra",
+    "Vera",
+    "Juna",
+    "Birdie",
+)
+HE = (
+    "Tom",
+    "Jonas",
+    "Peter",
+    "Oskar",
+    "Will",
+    "Matti",
+    "Anders",
+    "Hugo",
+    "Felix",
+    "Robin",
+    "Karl",
+    "Emil",
+    "Ned",
+    "Simon",
+    "Lukas",
+    "Abel",
+    "Piet",
+    "Samuel",
+)
 
 VILLAGES = (
     ("Alderbrook", "where the river bends twice before it finds the sea"),

@@ -80,7 +80,7 @@ def broadcast(left: Shape, right: Shape) -> Shape | None:
     padded_right = (1,) * (rank - len(right)) + right
     result: list[Dim] = []
     for a, b in zip(padded_left, padded_right, strict=True):
-        if a == b or b == 1:
+        if b in (a, 1):
             result.append(a)
         elif a == 1:
             result.append(b)

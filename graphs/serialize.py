@@ -37,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Strict about unknown keys."""
 
 
-class SlotRecord(Record):
+class SlotRecord(Record, frozen=True):
     """A cache slot."""
 
     kind: Literal["self", "cross"]
@@ -47,7 +47,7 @@ class SlotRecord(Record):
     dtype: str
 
 
-class NodeRecord(Record):
+class NodeRecord(Record, frozen=True):
     """A node."""
 
     op: str
@@ -57,7 +57,7 @@ class NodeRecord(Record):
     layer: str = ""
 
 
-class GraphRecord(Record):
+class GraphRecord(Record, frozen=True):
     """The document."""
 
     version: int

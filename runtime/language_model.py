@@ -132,7 +132,7 @@ class LanguageModel:
     def _generate_ids(self, inputs: Any, stop_ids: tuple[int, ...] | None, without_prompt: bool) -> dict[str, Any]:
         decoder = "decoder_" if self._is_seq2seq else ""
         prompt = self._read_ids(inputs, decoder, self.manifest.cache.capacity)
-        encoder = self._read_ids(inputs, "encoder_", capacity=0) if self._is_seq2seq else None
+        encoder = self._read_ids(inputs, "encoder_", self.manifest.cache.encoder_capacity) if self._is_seq2seq else None
         if encoder is not None and len(encoder.ids) != len(prompt.ids):
             raise InvalidInputError("KX520", f"{len(encoder.ids)} encoder prompts do not fit {len(prompt.ids)} decoder prompts")
         generated = generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids))

@@ -58,7 +58,9 @@ def read_prompt(ids: Any, mask: Any, *, vocabulary_size: int, capacity: int, nam
 def check_capacity(length: int, capacity: int, what: str) -> None:
     """Raise InvalidInputError (KX523) where `length` exceeds what the artifact serves; `what` begins the sentence. 0 means no limit."""
     if capacity and length > capacity:
-        hint = f"shorten it to {capacity} tokens, or convert again with --max-length {length}"
+        hint = f"shorten it to {capacity} tokens"
+        if "encoder_" not in what:  # an encoder's bound is its position table; a decoder's may be the option's
+            hint += f", or convert again with --max-length {length}"
         raise InvalidInputError("KX523", f"{what} {length} tokens; this artifact serves up to {capacity}", hint=hint)
 
 

@@ -34,7 +34,7 @@ def get(name: str) -> Target:
         if (error.name or "").startswith("kexport"):
             raise
         raise UnsupportedError(
-            "KX201", f"target `{name}` needs the package `{error.name}`, which is not installed", hint='pip install "kexport[convert]"'
+            "KX209", f"target `{name}` needs the package `{error.name}`, which is not installed", hint='pip install "kexport[convert]"'
         ) from error
     target: Target = module.TARGET
     return target

@@ -20,13 +20,18 @@ class EmitOptions:
     """What a target is asked for.
 
     `capacity`: the longest sequence (prompt and new tokens together) the artifact serves. `stored_dtype`: how matrices are stored;
-    compute is float32. `opset_only`: standard operators only. `on_tensor(name, array)`: called for every tensor written to a weight
+    compute is float32. `opset_only`: standard operators only. For targets of fixed shapes: `encoder_capacity`, the longest encoder prompt
+    (0: as `capacity`), and `prefill_buckets`, the prompt lengths that get a signature of their own (none: the target's choice).
+    `package`: the form of the result where a target has several. `on_tensor(name, array)`: called for every tensor written to a weight
     file, in file order, while the array is alive anyway (NaN checks, digests, progress); it must not keep the array.
     """
 
     capacity: int
     stored_dtype: str = "float32"
     opset_only: bool = False
+    encoder_capacity: int = 0
+    prefill_buckets: tuple[int, ...] = ()
+    package: str = ""
     on_tensor: TensorHook | None = None
 
 

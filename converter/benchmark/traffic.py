@@ -15,10 +15,12 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
 
+LENGTH = "capacity"  # the name of the length axis in a slot's layout
+
 
 def step_bytes(manifest: Manifest, *, batch: int, held: int, encoder_length: int = 0) -> int:
     """Bytes of one step over `held` positions a row (the new one included); 0 where the manifest does not know its weights' traffic."""
-    step = manifest.signature(names.EXTEND)
+    step = manifest.signature(names.EXTEND) or manifest.signature(names.DECODE)
     if step is None or not step.weight_bytes:
         return 0
     lengths = {"self": held, "cross": encoder_length}
@@ -29,8 +31,10 @@ def step_bytes(manifest: Manifest, *, batch: int, held: int, encoder_length: int
 def _bytes_per_position(slot: CacheSlot, step: Signature) -> int:
     """Keys and values of one position of one row, as stored (heads may be padded)."""
     specs = {spec.name: spec for spec in step.inputs}
-    return sum(_fixed_bytes(specs[name]) for name in slot.inputs if name in specs)
+    return sum(_bytes_of_others(specs[name], slot.layout.index(LENGTH)) for name in slot.inputs if name in specs)
 
 
-def _fixed_bytes(spec: TensorSpec) -> int:
-    return math.prod(size for size in spec.shape if isinstance(size, int)) * item_size(spec.dtype)
+def _bytes_of_others(spec: TensorSpec, length_axis: int) -> int:
+    """Bytes at one place of the length axis, whether that axis has a name or a fixed size."""
+    sizes = (size for axis, size in enumerate(spec.shape) if axis != length_axis)
+    return math.prod(size for size in sizes if isinstance(size, int)) * item_size(spec.dtype)

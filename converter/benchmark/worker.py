@@ -9,7 +9,6 @@ only afterwards the bandwidth probe takes its array. Then prints the round's fig
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import sys
 import time
@@ -24,9 +23,11 @@ from kexport.converter.benchmark.traffic import step_bytes
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
 from kexport.runtime.engines.base import CacheState, Engine
 from kexport.runtime.language_model import LanguageModel
+from kexport.runtime.native_output import mute_at_exit
 
 WARM_UP_STEPS = 3
 STEPS_BETWEEN_PROBES = 4
+REST_SECONDS = 0.02  # before a probe: the engine's threads spin for a while after a step and would take cores from it
 SEED = 7
 _STATUS = Path("/proc/self/status")
 _BYTES_PER_MEGABYTE = 1_000_000
@@ -35,13 +36,13 @@ _KIBIBYTE = 1024
 
 @dataclass(frozen=True)
 class Work:
-    """What a round runs. `threads` None leaves it to the engine."""
+    """What a round runs. `threads`: of the engine and of the bandwidth probe."""
 
     artifact: str
     prompt_tokens: int
     new_tokens: int
     batch: int
-    threads: int | None
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,10 @@ def _decode(model: LanguageModel, cache: CacheState, tokens: Any, work: Work, *,
     """Time the steps, the probe between them."""
     walls, processors, bandwidths, needed = [], [], [], []
     encoder_length = work.prompt_tokens if model.manifest.task == "seq2seq-lm" else 0
-    with BandwidthProbe(work.threads or len(os.sched_getaffinity(0))) as probe:
+    with BandwidthProbe(work.threads) as probe:
         for number in range(work.new_tokens):
             if number % STEPS_BETWEEN_PROBES == 0:
+                time.sleep(REST_SECONDS)
                 bandwidths.append(probe.measure())
                 tokens = _step(model.engine, cache, tokens)  # not timed: the probe has emptied the processor's caches
             held = int(cache.lengths[0]) + 1
@@ -109,11 +111,15 @@ def positions(work: Work, prompt_tokens: int) -> int:
 
 
 def _check_length(model: LanguageModel, work: Work) -> None:
-    capacity = model.manifest.cache.capacity
-    wanted = positions(work, 1 if model.manifest.task == "seq2seq-lm" else work.prompt_tokens)
-    if capacity and wanted > capacity:
-        hint = f"ask for {capacity} or fewer in all with --prompt-tokens and --new-tokens (the warm-up takes some), or convert with a larger --max-length"
-        raise InvalidInputError("KX523", f"a round fills {wanted} positions; this artifact serves up to {capacity}", hint=hint)
+    """Raise InvalidInputError (KX523) for a round that the artifact's capacities do not allow."""
+    cache, is_seq2seq = model.manifest.cache, model.manifest.task == "seq2seq-lm"
+    wanted = positions(work, 1 if is_seq2seq else work.prompt_tokens)
+    if cache.capacity and wanted > cache.capacity:
+        hint = f"ask for {cache.capacity} or fewer in all with --prompt-tokens and --new-tokens (the warm-up takes some)"
+        raise InvalidInputError("KX523", f"a round fills {wanted} positions; this artifact serves up to {cache.capacity}", hint=hint)
+    if is_seq2seq and cache.encoder_capacity and work.prompt_tokens > cache.encoder_capacity:
+        message = f"--prompt-tokens {work.prompt_tokens}: the encoder takes up to {cache.encoder_capacity}"
+        raise InvalidInputError("KX523", message, hint="ask for a shorter prompt")
 
 
 def _prefill(model: LanguageModel, prompt: Any, work: Work) -> tuple[CacheState, Any]:
@@ -147,4 +153,5 @@ def main(request: str) -> None:
 
 
 if __name__ == "__main__":
+    mute_at_exit()
     main(sys.argv[1])

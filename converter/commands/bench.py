@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from kexport.converter.cli_options import artifact_argument, json_option, threads_option
+from kexport.converter.cli_options import artifact_argument, json_option
 
 PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 512, 64, 7
 
@@ -15,14 +15,17 @@ PROMPT_TOKENS, NEW_TOKENS, ROUNDS = 512, 64, 7
 @click.option("--prompt-tokens", type=click.IntRange(min=1), default=PROMPT_TOKENS, show_default=True, help="Length of the prompt.")
 @click.option("--new-tokens", type=click.IntRange(min=1), default=NEW_TOKENS, show_default=True, help="Decode steps that are timed.")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Rows.")
-@threads_option
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads, of engine and bandwidth alike.  [default: all cores]")
 @click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True, help="Fresh processes, one after the other.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @json_option
-def command(artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, threads: int | None, rounds: int, quiet: bool, as_json: bool) -> None:
+def command(
+    artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, threads: int | None, rounds: int, quiet: bool, as_json: bool
+) -> None:
     """Measure time to the first token, time per token, load time and memory of ARTIFACT, and the memory bandwidth in the same run.
 
-    The floor is the time in which the bytes of one step can be read: weights that are read whole, and the caches' filled positions.
+    The floor is the time in which the bytes of one step can be read: weights that are read whole, and the caches' filled positions. It says
+    something of models that are larger than the processor's caches.
     """
     from kexport.runtime.contract.errors import UnsupportedError
     from kexport.runtime.contract.manifest_io import read_manifest
@@ -30,13 +33,18 @@ def command(artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, thr
 
     read_manifest(artifact)
     try:
-        from kexport.converter.benchmark.rounds import Work, measure
+        from kexport.converter.benchmark.rounds import measure
+        from kexport.converter.benchmark.worker import Work
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kexport"):
             raise
-        raise UnsupportedError("KX511", f"measuring needs `{error.name}`, which is not installed", hint='pip install "kexport[onnx]"') from error
+        raise UnsupportedError(
+            "KX511", f"measuring needs `{error.name}`, which is not installed", hint='pip install "kexport[onnx]"'
+        ) from error
     from kexport.converter.console import console, print_json, size_text, table
+    from kexport.converter.cpu import usable_threads
 
+    threads = threads or usable_threads()
     report = measure(Work(str(artifact), prompt_tokens, new_tokens, batch, threads), rounds, reporter_for(quiet=quiet))
     if as_json:
         print_json(report.document())
@@ -52,8 +60,12 @@ def command(artifact: Path, prompt_tokens: int, new_tokens: int, batch: int, thr
         ("peak resident", "MB", report.peak_rss_mb),
         ("peak anonymous", "MB", report.peak_anon_mb),
     ]
-    rows = [(name, unit, *(f"{value:.3g}" if value < 1 else f"{value:.2f}" for value in (s.median, s.min, s.max))) for name, unit, s in figures if s]
-    title = f"{artifact}: {prompt_tokens} + {new_tokens} tokens, {batch} rows, {rounds} rounds"
+    rows = [
+        (name, unit, *(f"{value:.3g}" if value < 1 else f"{value:.2f}" for value in (s.median, s.min, s.max)))
+        for name, unit, s in figures
+        if s
+    ]
+    title = f"{artifact}: {prompt_tokens} + {new_tokens} tokens, {batch} rows, {threads} threads, {rounds} rounds"
     console().print(table(title, ("", "", "#median", "#min", "#max"), rows))
     if report.step_bytes:
         click.echo(f"a step reads {size_text(report.step_bytes)}; bandwidth by {report.reader}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from kexport.converter.cli_options import IntegerList
 
 HELP = """Convert a KerasHub model into an artifact that runs without Keras, and prove it.
 
@@ -28,20 +29,20 @@ OUT appears only when every file is written and the artifact gave the original's
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress, no notes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--prefill-buckets", type=IntegerList(), metavar="N,N", help="Fixed-shape targets: prompt lengths with a signature of their own.")
+@click.option("--package", metavar="tflite|litertlm", help="TFLite: model.tflite, or model.litertlm for LiteRT-LM.")
 @click.option("--weights", hidden=True)
-@click.option("--prefill-buckets", hidden=True)
 @click.option("--batch-size", type=int, hidden=True)
 @click.option("--lora", hidden=True)
 @click.option("--lora-mode", hidden=True)
 @click.option("--signatures", hidden=True)
 @click.option("--opset-only", is_flag=True, hidden=True)
-@click.option("--package", hidden=True)
 @click.option("--upstream-fix", is_flag=True, hidden=True)
 @click.option("--layout", hidden=True)
 @click.option("--low-memory", is_flag=True, hidden=True)
 def command(source: str, target: str, output: Path, no_tokenizer: bool, no_verify: bool, quiet: bool, as_json: bool, **given: Any) -> None:
-    from kexport.converter.convert import convert
     from kexport.converter.console import print_json
+    from kexport.converter.conversion import convert
     from kexport.converter.report import artifact_document, print_summary
     from kexport.runtime.contract.errors import UsageError
     from kexport.runtime.contract.progress import reporter_for

@@ -10,10 +10,10 @@ from typing import Any
 import click
 from kexport.converter.cli_options import IntegerList, artifact_argument, json_option, not_built, threads_option
 
-BUILT_SAMPLERS = "greedy, top_k, top_p, random"
+BUILT_SAMPLERS = "greedy, top_k, top_p, random, beam"
 SAMPLERS = ("greedy", "top_k", "top_p", "random", "beam", "contrastive")
 _STANDARD_INPUT = "-"
-_SAMPLER_ARGUMENTS = ("k", "p", "temperature", "seed")
+_SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "seed")
 
 
 @click.command("generate", short_help="Continue prompts with an artifact.")
@@ -25,16 +25,18 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "seed")
 @click.option("--k", type=int, help="Sample among the k likeliest tokens.")
 @click.option("--p", type=float, help="Sample among the likeliest tokens that make up p.")
 @click.option("--temperature", type=float, help="Divides the logits.")
+@click.option("--num-beams", type=int, help="Beams of the beam sampler.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--stop", "stop_texts", multiple=True, metavar="TEXT", help="End before TEXT. Repeatable.")
 @click.option("--stop-token-ids", type=IntegerList(), metavar="IDS", help="End at any of these ids.  [default: the original's]")
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the result.")
 @click.option("--stream", is_flag=True, help="Print text as it comes.")
 @click.option("--token-ids", type=IntegerList(), multiple=True, metavar="IDS", help='A prompt of ids, as "1 2 3"; prints ids. Repeatable.')
-@click.option("--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts.")
+@click.option(
+    "--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts."
+)
 @threads_option
 @json_option
-@not_built("--num-beams", type=int)
 @not_built("--chat", is_flag=True)
 @not_built("--lora")
 def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int | None, as_json: bool, **options: Any) -> None:
@@ -46,7 +48,7 @@ def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int
 
     arguments = {name: value for name in _SAMPLER_ARGUMENTS if (value := options.pop(name)) is not None}
     if stream and (as_json or options["token_ids"]):
-        raise UsageError("KX105", "--stream prints text as it comes: not with --json or --token-ids", hint="leave one of them out")
+        raise UsageError("KX121", "--stream prints text as it comes: not with --json or --token-ids", hint="leave one of them out")
     try:
         from kexport.converter import generating
     except ModuleNotFoundError as error:

@@ -19,10 +19,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where a case fails: the row and position, both tokens, both top-2 gaps, in words."""
+    """Where a case fails: the row and position, both tokens, both top-2 gaps, in words.
+
+    `only_logits`: every token is the original's, but logits differ by more than the bound.
+    """
 
     case: str
     text: str
+    row: int = 0
+    only_logits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,8 @@ def _compare_steps(
     case: Case, expected: NDArray[Any], tokens: NDArray[Any], oracle: NDArray[Any], artifact: NDArray[Any], starts: list[int]
 ) -> Compared:
     near_ties, largest, smallest_gap, equal, compared = 0, 0.0, np.inf, 0, 0
-    failure: Difference | None = None
+    wrong_token: Difference | None = None
+    wide_logits: Difference | None = None
     for row, start in enumerate(starts):
         for position in range(start - 1, expected.shape[1] - 1):
             ours, theirs, token = artifact[row, position], oracle[row, position], int(expected[row, position + 1])
@@ -64,10 +70,13 @@ def _compare_steps(
             equal += same
             if not same and gap <= NEAR_TIE_FACTOR * bound:
                 near_ties += 1
-            elif failure is None and (not same or not difference <= bound):
-                failure = Difference(case.name, _words(row, position + 1, token, ours, theirs, gap, difference, bound))
-    if failure is None and near_ties == 0:
-        failure = _token_difference(case, expected, tokens)
+            elif not same and wrong_token is None:
+                wrong_token = Difference(case.name, _words(row, position + 1, token, ours, theirs, gap, difference, bound), row)
+            elif same and not difference <= bound and wide_logits is None:
+                wide_logits = Difference(case.name, _words(row, position + 1, token, ours, theirs, gap, difference, bound), row, only_logits=True)
+    if wrong_token is None and near_ties == 0:
+        wrong_token = _token_difference(case, expected, tokens)
+    failure = wrong_token or wide_logits
     return Compared(_record(case, expected, compared, equal, near_ties, largest, float(smallest_gap)), failure)
 
 

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,18 +114,29 @@ def run_artifact(directory: Path, answers: list[Expected], pad: int, *, low_memo
             return dict(loaded)
 
 
-def judge(answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str, steps: int | None) -> Certificate:
-    """The certificate.
+Explain = Callable[[Expected, int, NDArray[Any]], str]
+
+
+def judge(
+    answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str, steps: int | None, explain: Explain | None = None
+) -> Certificate:
+    """The certificate. `explain(answer, row, artifact's logits)`: a sentence where rounding explains logits beyond the bound, else "".
 
     Raises:
         ParityError: the artifact is not equal to the original; names the first difference.
     """
     compared: list[Compared] = []
+    warnings: list[str] = []
     for index, answer in enumerate(answers):
         if answer.texts is not None:
             compared.append(compare_texts(answer.case, answer.texts, [str(text) for text in results[f"texts:{index}"]]))
         elif answer.tokens is not None:
-            compared.append(compare(answer.case, answer.tokens, results[f"tokens:{index}"], answer.logits, results.get(f"logits:{index}")))
+            item = compare(answer.case, answer.tokens, results[f"tokens:{index}"], answer.logits, results.get(f"logits:{index}"))
+            if item.difference is not None and item.difference.only_logits and explain is not None:
+                warning = explain(answer, item.difference.row, results[f"logits:{index}"])
+                item = Compared(item.record, None if warning else item.difference)
+                warnings += [warning] if warning else []
+            compared.append(item)
         else:
             raise InternalError("KX909", f"case {answer.case.name} has no expectation")
     records = tuple(item.record for item in compared)
@@ -149,6 +161,7 @@ def judge(answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str
         bounds={"logits_share_of_spread": LOGIT_BOUND["float32"], "near_tie_gap_in_bounds": NEAR_TIE_FACTOR, "near_ties_at_most": MOST_NEAR_TIES},
         versions={"python": platform.python_version(), **library_versions(VERSIONS)},
         cpu_features=cpu_features(),
+        warnings=tuple(warnings),
     )
 
 

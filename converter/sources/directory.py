@@ -41,7 +41,7 @@ def open_hub_handle(source: Any, options: Options) -> Source | None:
     scheme = source.split("://")[0].lower()
     if scheme not in _STORES:
         raise UnsupportedError(
-            "KX407", f"`{source}`: the scheme `{scheme}://` is not supported", hint="download the preset's folder and give its path"
+            "KX434", f"`{source}`: the scheme `{scheme}://` is not supported", hint="download the preset's folder and give its path"
         )
     return open_store(_STORES[scheme](source), source, options)
 

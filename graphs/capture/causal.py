@@ -34,10 +34,11 @@ def cache_spec(task: Any) -> tf.TensorSpec:
     for batch, length in ((1, 6), (2, 9)):
         ids, mask = tf.ones([batch, length], tf.int32), tf.ones([batch, length], tf.bool)
         cache = call_arguments(task, "_build_cache", "call_with_cache", {"token_ids": ids, "padding_mask": mask}).get("cache")
-        if not tf.is_tensor(cache) or len(cache.shape) != STACKED_RANK or cache.shape[2] != KEY_VALUE_PAIR:
+        if cache is None or not tf.is_tensor(cache) or len(cache.shape) != STACKED_RANK or cache.shape[2] != KEY_VALUE_PAIR:
             raise UnsupportedError("KX202", f"{type(task).__name__} keeps a cache of a form that kexport does not capture yet", hint="see `kexport list`")
         shapes.append(cache.shape)
-    return tf.TensorSpec([a if a == b else None for a, b in zip(*shapes, strict=True)], cache.dtype, name="cache")
+        dtype = cache.dtype
+    return tf.TensorSpec([a if a == b else None for a, b in zip(*shapes, strict=True)], dtype, name="cache")
 
 
 def capture_causal(task: Any, *, without: frozenset[str] = frozenset()) -> tuple[Graph, list[str]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
 
-def subclasses(cls: type) -> list[type]:
+
+def subclasses(cls: type[Any]) -> list[type[Any]]:
     """`cls` and every class derived from it that is loaded now, each once, parents first."""
     found = [cls]
     for current in found:

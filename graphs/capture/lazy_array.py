@@ -90,7 +90,7 @@ class LazyArray:
         if -1 in sizes:
             sizes[sizes.index(-1)] = self.size // -math.prod(sizes)
         if math.prod(sizes) != self.size:
-            raise InvalidInputError("KX421", f"{self.origin}: cannot reshape {self.shape} to {tuple(sizes)}", hint="the checkpoint does not fit the config")
+            raise InvalidInputError("KX423", f"{self.origin}: cannot reshape {self.shape} to {tuple(sizes)}", hint="the checkpoint does not fit the config")
         return LazyArray(sizes, self.dtype, lambda: self.materialize().reshape(sizes), self.origin)
 
     def astype(self, dtype: Any, **_: Any) -> LazyArray:

@@ -108,7 +108,7 @@ def safetensors_header(path: str) -> tuple[dict[str, Any], int]:
         head = file.read(HEADER_LENGTH_BYTES)
         length = struct.unpack("<Q", head)[0] if len(head) == HEADER_LENGTH_BYTES else total
         if length > min(total - HEADER_LENGTH_BYTES, LARGEST_HEADER):
-            raise InvalidInputError("KX422", f"{Path(path).name} is no whole safetensors file", hint="download it again")
+            raise InvalidInputError("KX421", f"{Path(path).name} is no whole safetensors file", hint="download it again")
         entries = json.loads(file.read(length))
     entries.pop("__metadata__", None)
     data = HEADER_LENGTH_BYTES + length
@@ -117,7 +117,7 @@ def safetensors_header(path: str) -> tuple[dict[str, Any], int]:
         dtype = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]]) if entry["dtype"] in SAFETENSORS_DTYPES else None
         fits = 0 <= begin <= end <= total - data and dtype is not None and end - begin == math.prod(entry["shape"]) * dtype.itemsize
         if not fits:
-            raise InvalidInputError("KX422", f"{Path(path).name}: tensor `{name}` does not lie in the file as its header says", hint="download it again")
+            raise InvalidInputError("KX421", f"{Path(path).name}: tensor `{name}` does not lie in the file as its header says", hint="download it again")
     return entries, data
 
 

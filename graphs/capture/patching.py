@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 _INHERITED = object()
 
@@ -25,7 +25,7 @@ class Patches:
         setattr(owner, name, new)
         return old
 
-    def __enter__(self) -> Patches:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:

@@ -34,7 +34,8 @@ LARGEST_KEPT = 1 << 20  # larger arrays that a loader computes itself go to a sp
 
 
 def _numpy_dtype(variable: keras.Variable) -> np.dtype[Any]:
-    return np.dtype(ml_dtypes.bfloat16 if variable._dtype == "bfloat16" else variable._dtype)
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16 if variable._dtype == "bfloat16" else variable._dtype)
+    return dtype
 
 
 class Recorded:
@@ -126,7 +127,7 @@ def recording() -> Iterator[Recorded]:
     with Patches() as patches:
         _patch_stores(patches)
         _patch_safetensors(patches)
-        patches.replace(core.Variable, "assign", lambda self, value: recorded.assign(self, value))
+        patches.replace(core.Variable, "assign", lambda self, value: recorded.assign(self, value))  # noqa: PLW0108  a bound method would get no `self`
         yield recorded
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, TOTAL, Shape
 from kexport.graphs.ir import Attribute
 from numpy.typing import NDArray
 
-MarkerInput = tf.Tensor | keras.Variable | NDArray[Any] | None
+MarkerInput: TypeAlias = "tf.Tensor | keras.Variable | NDArray[Any] | None"
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from kexport.graphs.passes.merge_equal import MergeEqualNodes
 from kexport.graphs.passes.pack_qkv import PackQueryKeyValue
 from kexport.graphs.passes.recognise_linear import RecogniseLinear
 from kexport.graphs.passes.simplify_layout import SimplifyLayout
+from kexport.graphs.passes.tables_from_positions import TablesFromPositions
 
 
 def clean() -> list[Pass]:
@@ -21,6 +22,7 @@ def clean() -> list[Pass]:
         MergeEqualNodes(),
         ClassifyMasks(),
         DecideConditions(),
+        TablesFromPositions(),
         MasksFromPositions(),
         DropSharedPermutation(),
         RemoveDeadCode(),
@@ -39,6 +41,6 @@ def optimise() -> list[Pass]:
 
 __all__ = [
     "ClassifyMasks", "DecideConditions", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
-    "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "clean", "optimise",
+    "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "clean", "optimise",
     "refresh_types", "run_passes",
 ]  # fmt: skip

@@ -98,6 +98,11 @@ def causal_rule(part: Graph, value: str) -> dict[str, Any] | None:
     return {"causal": True, "window": window}
 
 
+def hides_the_keys(visible: NDArray[Any], padding: NDArray[Any]) -> bool:
+    """Whether a mask [batch|1, heads|1, sequence|1, keys] equals the padding [batch, 1, 1, keys] for every head and query."""
+    return visible.shape[-1] == padding.shape[-1] and visible.shape[0] == padding.shape[0] and bool((visible == padding).all())
+
+
 class ClassifyMasks(Pass):
     """See the module."""
 
@@ -137,8 +142,7 @@ class ClassifyMasks(Pass):
         (name,) = paddings
         type_ = graph.inputs[name]
         same = all(
-            np.array_equal(np.broadcast_to(visible, visible.shape), np.broadcast_to(probe.feed(name, type_.shape, type_.dtype).astype(bool)[:, None, None, :], visible.shape))
-            for probe, visible in seen.items()
+            hides_the_keys(visible, probe.feed(name, type_.shape, type_.dtype).astype(bool)[:, None, None, :]) for probe, visible in seen.items()
         )
         return {"key_mask": name} if same else None
 

@@ -19,13 +19,31 @@ from kexport.graphs.passes.classify_masks import POSITIONS_INPUT, START_INDEX, c
 from kexport.graphs.passes.subgraph import ancestors, cut_out
 
 
+def start_frontier(graph: Graph) -> list[tuple[str, Node]]:
+    """Values made from sizes and the start index only, with their first reader that is not such a value itself."""
+    sized: set[str] = {START_INDEX, *graph.constants}
+    started: set[str] = {START_INDEX}
+    found: dict[str, Node] = {}
+    for node in graph.nodes:
+        inputs = [name for name in node.inputs if name]
+        if "slot" not in node.attrs and all(name in sized for name in inputs):
+            sized.update(node.outputs)
+            if any(name in started for name in inputs):
+                started.update(node.outputs)
+            continue
+        for name in inputs:
+            if name in started:
+                found.setdefault(name, node)
+    return list(found.items())
+
+
 class MasksFromPositions(Pass):
     """See the module."""
 
     def run(self, graph: Graph, result: Result) -> None:
         if START_INDEX not in graph.inputs:
             return
-        for value, reader in self._frontier(graph):
+        for value, reader in start_frontier(graph):
             rule = self._rule(graph, value)
             if rule is None:
                 result.refusals.append(f"{reader.layer or reader.op}: a value computed from the start index is no causal mask")
@@ -33,23 +51,6 @@ class MasksFromPositions(Pass):
             graph.replace_uses(value, self._rebuild(graph, value, rule["window"], reader))
             result.changes += 1
         refresh_types(graph)
-
-    def _frontier(self, graph: Graph) -> list[tuple[str, Node]]:
-        """Values made from sizes and the start index only, with their first reader that is not such a value itself."""
-        sized: set[str] = {START_INDEX, *graph.constants}
-        started: set[str] = {START_INDEX}
-        found: dict[str, Node] = {}
-        for node in graph.nodes:
-            inputs = [name for name in node.inputs if name]
-            if "slot" not in node.attrs and all(name in sized for name in inputs):
-                sized.update(node.outputs)
-                if any(name in started for name in inputs):
-                    started.update(node.outputs)
-                continue
-            for name in inputs:
-                if name in started:
-                    found.setdefault(name, node)
-        return list(found.items())
 
     def _rule(self, graph: Graph, value: str) -> dict[str, Any] | None:
         shape = graph.type_of(value).shape

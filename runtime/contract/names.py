@@ -16,3 +16,10 @@ BEAM_INDEX = "beam_idx"  # OpenVINO: which row of the state each row of the call
 LOGITS = "logits"
 
 BATCH = "batch"  # the dim name that every batched tensor starts with
+
+# TFLite: one row, fixed lengths; `prefill_<n>` and `decode` in place of `extend`, `encode_<n>` in place of `encode`
+PREFILL = "prefill"
+DECODE = "decode"
+TOKENS = "tokens"
+INPUT_POS = "input_pos"
+ENCODER_MASK = "encoder_mask"

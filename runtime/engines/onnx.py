@@ -10,6 +10,7 @@ slots. The attention op is `com.microsoft.GroupQueryAttention`, whose rules this
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,10 @@ import numpy.typing as npt
 import onnxruntime as ort
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
-from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
+from kexport.runtime.contract.errors import InternalError, InvalidInputError, ResourceError, UnsupportedError
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+from kexport.runtime.engines.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
 
@@ -199,7 +201,11 @@ class OnnxEngine(Engine):
         if batch_size < 1 or capacity < 1 or (self._capacity and capacity > self._capacity):
             hint = f"this artifact serves up to {self._capacity} tokens; convert again with a larger --max-length"
             raise InvalidInputError("KX553", f"cannot make a cache of {batch_size} rows and {capacity} tokens", hint=hint)
-        return OnnxCache(self._layout, batch_size, capacity)
+        try:
+            return OnnxCache(self._layout, batch_size, capacity)
+        except MemoryError as error:
+            message = f"there is no memory for caches of {batch_size} rows and {capacity} tokens"
+            raise ResourceError("KX605", message, hint="ask for fewer rows or a smaller max_length") from error
 
     def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
         if self._encoder is None or self._encode_signature is None:
@@ -294,17 +300,18 @@ def open_onnx(directory: Path, manifest: Manifest, options: EngineOptions) -> En
 
 
 def _open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
+    """A session. Threads spin between operators, onnxruntime's own default: on idle cores sleeping costs a tenth of a decode step."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _LOG_ERRORS_ONLY
     settings.inter_op_num_threads = 1
     settings.enable_mem_pattern = False  # it keeps one plan per shape, and the attention mask's grows with every token
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")  # measured: on busy cores spinning doubles a step
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
     if options.low_memory:
         settings.add_session_config_entry("session.disable_prepacking", "1")  # weights stay mapped from the file
     try:
-        return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        with contextlib.nullcontext() if options.low_memory else on_huge_pages():
+            return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base
         hint = "the file is damaged, or was made for a newer onnxruntime (pip install --upgrade onnxruntime)"
         raise InvalidInputError(

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from kexport.graphs.dims import Dim, Shape
 from kexport.graphs.ir import Graph, Node, Slot, TensorType
-from kexport.graphs.weights import Weight
+from kexport.graphs.weights import Casted, Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from kexport.runtime.contract.manifest import Fusion
 from kexport.targets.base import EmitOptions
@@ -164,7 +164,11 @@ class Builder:
         stored = self.options.stored_dtype
         if weight.dtype != "float32" or stored == "float32":
             return weight
-        return weight.cast(stored) if len(weight.shape) > 1 else weight.cast(stored).cast("float32")
+        if len(weight.shape) < 2:
+            return weight.cast(stored).cast("float32")
+        if isinstance(weight, Casted) and weight.of.dtype == stored:
+            return weight.of  # the original's own numbers, not widened and narrowed again
+        return weight.cast(stored)
 
     def stored(self, weight: Weight) -> Tensor:
         """The initializer of a weight, entered once, as it is stored."""

@@ -25,8 +25,8 @@ from kexport.targets.onnx.write import write_model
 from kexport.targets.slot_names import SlotNames
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")
-FILES = {names.ENCODE: "encoder_model.onnx", names.EXTEND: "decoder_model.onnx"}
-SINGLE_FILE = "model.onnx"
+ENCODER_DECODER_FILES = {names.ENCODE: "encoder_model.onnx", names.EXTEND: "decoder_model.onnx"}
+DECODER_FILES = {names.EXTEND: "model.onnx"}
 
 
 def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
@@ -38,6 +38,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     """
     _check(graphs, options)
     main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
+    file_names = ENCODER_DECODER_FILES if names.ENCODE in graphs else DECODER_FILES
     slot_names = SlotNames(main.slots)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
@@ -49,7 +50,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         if graph is main:
             stored = ready.slots
         model, builder = render(ready, weights, options, slot_names)
-        file = SINGLE_FILE if len(graphs) == 1 else FILES.get(name, f"{name}_model.onnx")
+        file = file_names.get(name, f"{name}_model.onnx")
         signatures.append(records.signature(name, file, model))
         fusions += builder.fusions
         operators.update(node.op_type for node in model.graph)

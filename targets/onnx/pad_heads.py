@@ -103,10 +103,16 @@ class _Padding:
         if node is not None and node.op == "linear":
             return self._padded_linear(node, dim)
         source = self.producers.get(node.input(0)) if node is not None and node.op == "split" else None
-        if node is None or source is None or source.op != "linear" or any(int(part) % dim for part in attribute(node, "sizes")):
+        if node is None or source is None or source.op != "linear" or not self._all_heads_of(node, dim):
             return None
         linear = self._padded_linear(source, dim)
         return linear and self._padded_split(node, linear, dim)[node.outputs.index(name)]
+
+    def _all_heads_of(self, split: Node, dim: int) -> bool:
+        """Whether every part of a split is read as heads of `dim` numbers."""
+        readers = self.graph.readers()
+        ends = [reader for output in split.outputs for reader in readers.get(output, [])]
+        return all(reader.op == "reshape" and self.graph.type_of(reader.output).shape[-1] == dim for reader in ends)
 
     def _padded_split(self, node: Node, source: str, dim: int) -> tuple[str, ...]:
         outputs = tuple(f"{name}.padded{self.size}" for name in node.outputs)

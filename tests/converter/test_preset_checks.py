@@ -310,7 +310,7 @@ def test_a_broken_sentence_piece_vocabulary_is_refused(vocabulary: bytes, preset
     [
         ("./no/such/preset", "KX404"),
         ("model.keras", "KX404"),
-        ("gs://bucket/preset", "KX407"),
+        ("gs://bucket/preset", "KX434"),
         ("hf://org", "KX407"),
         ("hf://org/model/folder", "KX407"),
         ("hf://org/model@revision", "KX407"),

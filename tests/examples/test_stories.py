@@ -43,7 +43,7 @@ def test_every_plot_is_told(told: list[str]) -> None:
 def test_a_story_is_clean_prose(told: list[str]) -> None:
     """No slot is left open, quotes are paired in each story, sentences start with a capital, and it is long enough to outlast a demo."""
     for text in told:
-        assert not any(mark in text for mark in ("{", "}", "  ", "..", " ,", "None", "\n"))
+        assert not any(mark in text for mark in ("{", "}", "  ", "..", " ,", "None", "\n\n"))
         assert text.count('"') % 2 == 0
         assert all(sentence.lstrip('"')[0].isupper() for sentence in stories.sentences(text))
         assert len(text.split()) >= FEWEST_WORDS
@@ -61,6 +61,6 @@ def test_choices_have_favourites(told: list[str]) -> None:
 
 def test_sentences_keep_the_speaker_with_the_speech() -> None:
     """A story is cut between sentences, not between a question and who asked it."""
-    text = '"Why not?" said Tom, and went. "Well," said Ned, "who knows?" It rained.'
+    text = '"Why not?" said Tom, and went. "Well," said Ned, "who knows?"\nIt rained.'
     assert stories.sentences(text) == ['"Why not?" said Tom, and went.', '"Well," said Ned, "who knows?"', "It rained."]
-    assert " ".join(stories.sentences(text)) == text
+    assert " ".join(stories.sentences(text)) == text.replace("\n", " ")

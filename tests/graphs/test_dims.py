@@ -48,7 +48,10 @@ def test_an_unbound_name_is_named() -> None:
         evaluate("2*batch*sequence", {"batch": 2})
 
 
-@given(left=st.lists(st.sampled_from([1, 4, "batch", "total"]), max_size=4), right=st.lists(st.sampled_from([1, 4, "batch", "total"]), max_size=4))
+@given(
+    left=st.lists(st.sampled_from([1, 4, "batch", "total"]), max_size=4),
+    right=st.lists(st.sampled_from([1, 4, "batch", "total"]), max_size=4),
+)
 def test_broadcasting_is_numpys(left: list[Dim], right: list[Dim]) -> None:
     """Where a shape is given it is numpy's; where none is, the dims differ."""
     sizes = {"batch": 3, "total": 7}

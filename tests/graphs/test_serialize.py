@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kexport.graphs.arrays_json import READABLE, ArrayRecord, array_record, record_array
 from kexport.graphs.ir import Graph, Slot
@@ -63,6 +63,7 @@ def graphs(draw: Any) -> Graph:
         choice = draw(st.integers(0, 5))
         if choice == 0:
             weight = draw(weights()).cast("float32")
+            assume(graph.weights.get(f"weight:{weight.label}", weight) == weight)
             value = graph.add_node("linear", [value, graph.add_weight(Parameter((4, 4), "float32", f"w{index}"))], layer=layer)
             graph.outputs[f"w{index}"] = graph.add_node("neg", [graph.add_weight(weight)])
         elif choice == 1:

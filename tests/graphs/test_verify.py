@@ -22,7 +22,14 @@ def sound() -> Graph:
     product = graph.add_node("linear", ["x", parameter(graph, "w", 4, 4)], layer="block", output="product")
     heads = graph.add_node("reshape", [product], shape=("batch", "sequence", 1, 4), output="heads")
     seen = graph.add_node(
-        "attention", [heads, heads, heads, "positions"], scale=1.0, slot="self.0", write=True, causal=True, layer="block/attention", output="seen"
+        "attention",
+        [heads, heads, heads, "positions"],
+        scale=1.0,
+        slot="self.0",
+        write=True,
+        causal=True,
+        layer="block/attention",
+        output="seen",
     )
     graph.outputs["y"] = graph.add_node("add", [seen, graph.add_constant(np.float32(1))], output="y")
     return graph
@@ -69,7 +76,11 @@ BROKEN: list[tuple[str, Callable[[Graph], None], str]] = [
     ("a value nobody makes", _node(3, inputs=("seen", "nothing")), r"KX905.*nothing"),
     ("a value made twice", _node(1, outputs=("product",)), r"KX905.*second time"),
     ("an input made again", _node(1, outputs=("x",)), r"KX905.*second time"),
-    ("a recorded type that is not the rule's", lambda graph: graph.types.update(product=TensorType("float32", ("batch", 4))), r"KX905.*recorded"),
+    (
+        "a recorded type that is not the rule's",
+        lambda graph: graph.types.update(product=TensorType("float32", ("batch", 4))),
+        r"KX905.*recorded",
+    ),
     ("a missing output", _node(0, outputs=()), r"KX905.*outputs"),
     ("a graph output nobody makes", lambda graph: graph.outputs.update(z="nowhere"), r"KX903.*`z`.*nowhere"),
     ("an unknown slot", _attrs(2, slot="self.9"), r"KX905.*self.9"),

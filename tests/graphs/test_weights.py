@@ -36,7 +36,10 @@ EXPRESSIONS: list[tuple[Weight, Any]] = [
     (W.pad(((1, 0), (0, 2))), np.pad(NUMBERS["w"], ((1, 0), (0, 2)))),
     (concatenate((W, V), 0), np.concatenate([NUMBERS["w"], NUMBERS["v"]], 0)),
     (concatenate((W, V, W.plus(1.0)), 1), np.concatenate([NUMBERS["w"], NUMBERS["v"], NUMBERS["w"] + np.float32(1)], 1)),
-    (concatenate((W.transpose((1, 0)), V.transpose((1, 0))), 1).pad(((0, 0), (1, 1))), np.pad(np.concatenate([NUMBERS["w"].T, NUMBERS["v"].T], 1), ((0, 0), (1, 1)))),
+    (
+        concatenate((W.transpose((1, 0)), V.transpose((1, 0))), 1).pad(((0, 0), (1, 1))),
+        np.pad(np.concatenate([NUMBERS["w"].T, NUMBERS["v"].T], 1), ((0, 0), (1, 1))),
+    ),
 ]
 
 
@@ -59,7 +62,9 @@ def test_building_reads_nothing() -> None:
 
 def test_what_changes_nothing_gives_the_weight_itself() -> None:
     """So that a tied weight stays one weight."""
-    assert W.transpose((0, 1)) is W and W.reshape((2, 3)) is W and W.cast("float32") is W and W.plus(0.0) is W and W.pad(((0, 0), (0, 0))) is W
+    assert (
+        W.transpose((0, 1)) is W and W.reshape((2, 3)) is W and W.cast("float32") is W and W.plus(0.0) is W and W.pad(((0, 0), (0, 0))) is W
+    )
     assert W.transpose((1, 0)).transpose((1, 0)) == W and W.reshape((6,)).reshape((2, 3)) == W
 
 

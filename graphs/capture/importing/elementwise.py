@@ -96,19 +96,24 @@ def squared_difference(importer: Importer, op: tf.Operation) -> None:
 def cast(importer: Importer, op: tf.Operation) -> None:
     source, target = op.inputs[0], op.outputs[0]
     imported, dtype = importer.get(source), graph_dtype(target.dtype)
-    if isinstance(imported, Sizes):
-        importer.values[target.name] = imported
-    elif isinstance(imported, WeightValue):
+    if isinstance(imported, (Sizes, WeightValue)):
         importer.values[target.name] = imported
     elif isinstance(imported, Constant):
         importer.set(target, Constant(imported.array.astype(bool if dtype == "bool" else np.dtype(dtype))))
     elif graph_dtype(source.dtype) == dtype:
-        importer.values[target.name] = GraphValue(imported.name)
+        importer.values[target.name] = GraphValue(importer.value(source))
     else:
-        importer.set(target, importer.node("cast", [imported.name], dtype=dtype))
+        importer.set(target, importer.node("cast", [importer.value(source)], dtype=dtype))
 
 
 @imports("Reciprocal")
 def reciprocal(importer: Importer, op: tf.Operation) -> None:
     one = importer.graph.add_constant(np.ones((), graph_dtype(op.outputs[0].dtype)))
     importer.set(op.outputs[0], importer.node("div", [one, importer.value(op.inputs[0])]))
+
+
+@imports("Erfc")
+def complementary_error_function(importer: Importer, op: tf.Operation) -> None:
+    erf = importer.node("erf", [importer.value(op.inputs[0])])
+    one = importer.graph.add_constant(np.ones((), graph_dtype(op.outputs[0].dtype)))
+    importer.set(op.outputs[0], importer.node("sub", [one, erf]))

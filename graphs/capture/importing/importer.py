@@ -13,6 +13,7 @@ values are kept apart, so that shape arithmetic disappears and weights stay refe
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,7 +215,7 @@ class Importer:
 
     # ---- adding
 
-    def node(self, op: str, inputs: Sequence[str], **attrs: Attribute) -> str:
+    def node(self, op: str, inputs: Sequence[str], **attrs: Any) -> str:
         """Add a node of the grammar; returns its output."""
         return self.graph.add_node(op, inputs, layer=self._layer, **attrs)
 
@@ -258,8 +259,8 @@ class Importer:
         for name, tensor in wanted.items():
             self.graph.outputs[name] = self.value(tensor)
 
-    def _needed(self, tensors: list[tf.Tensor]) -> set[str]:
-        needed: set[str] = set()
+    def _needed(self, tensors: list[tf.Tensor]) -> builtins.set[str]:
+        needed: builtins.set[str] = builtins.set()  # `set` is a method here
         stack = [tensor.op for tensor in tensors]
         while stack:
             op = stack.pop()
@@ -308,7 +309,7 @@ class Importer:
         inputs = [self._marker_input(item) for item in marker.inputs]
         while inputs and not inputs[-1]:
             inputs.pop()
-        attrs = dict(marker.attrs)
+        attrs: dict[str, Any] = dict(marker.attrs)
         output = self.graph.add_node(marker.op, inputs, layer=marker.layer, **attrs)
         self.set(op.outputs[0], output)
 

@@ -52,7 +52,8 @@ def strided_slice(importer: Importer, op: tf.Operation) -> None:
     if isinstance(imported, CacheValue):
         importer.set(target, CacheValue(_selected_shape(imported.shape, selectors)))
         return
-    name, after = importer.value(source), []
+    name = importer.value(source)
+    after: list[Dim] = []
     axis = 0
     for selector in selectors:
         if selector is None:

@@ -9,7 +9,10 @@ from kexport.targets.onnx.builder import Builder, fixed
 from kexport.targets.onnx.lowering import Argument, Case, lowers
 
 REDUCTIONS = {"reduce_sum": "ReduceSum", "reduce_mean": "ReduceMean", "reduce_max": "ReduceMax"}
+OF_INTEGERS = {"reduce_sum", "reduce_max"}
 _X = Argument((2, 3, 8))
+_IDS = Argument((2, 8), "int32", values="ids", limit=9)
+_TIES = Argument(role="constant", array=np.tile(np.array([1, 3, 2, 3], np.float32), (2, 16)))
 
 
 @lowers("softmax", cases=[Case("last", [_X], expect=("Softmax",)), Case("middle", [_X], {"axis": 1}, expect=("Softmax",))])
@@ -31,12 +34,12 @@ for _op, _operator in REDUCTIONS.items():
         cases=[
             Case("one axis", [_X], {"axes": (2,)}, expect=(_operator,)),
             Case("kept", [_X], {"axes": (0, 2), "keepdims": True}, expect=(_operator,)),
-            Case("integers", [Argument((2, 8), "int32", values="ids", limit=9)], {"axes": (1,)}, expect=(_operator,)),
-        ][: 2 if _op == "reduce_mean" else None],
+            *([Case("integers", [_IDS], {"axes": (1,)}, expect=(_operator,))] if _op in OF_INTEGERS else []),
+        ],
     )(_lower_reduction)
 
 
-@lowers("topk", cases=[Case("two", [_X], {"k": 2}, expect=("TopK", "Cast"))])
+@lowers("topk", cases=[Case("two", [_X], {"k": 2}, expect=("TopK", "Cast")), Case("ties", [_TIES], {"k": 20})])
 def lower_topk(node: Node, b: Builder) -> None:
     """The k largest, lower index first on ties (onnxruntime's TopK keeps that order)."""
     x, shape = b.value(node.input(0)), b.type_of(node.output).shape

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
-from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
+from kexport.runtime.contract.errors import InvalidInputError, ResourceError, UnsupportedError
 from kexport.runtime.engines.base import Engine, open_engine
 from kexport.runtime.engines.onnx import OnnxCache, OnnxEngine
 
@@ -208,6 +208,12 @@ def test_low_memory_gives_the_same_logits(tmp_path: Path) -> None:
         with open_engine(tmp_path, manifest, threads=1, low_memory=low_memory) as opened:
             results.append(opened.extend(opened.new_cache(1, 16), np.array([PROMPTS[0]])))
     np.testing.assert_allclose(results[0], results[1], atol=BOUND)
+
+
+def test_no_memory_for_caches(tmp_path: Path) -> None:
+    """More rows than memory holds is a matter of resources, said with the figures."""
+    with open_engine(tmp_path, write_decoder(tmp_path), threads=1) as opened, pytest.raises(ResourceError, match="KX605.*64 tokens"):
+        opened.new_cache(1 << 40, 64)
 
 
 def test_wrong_shapes_are_refused(engine: Engine) -> None:

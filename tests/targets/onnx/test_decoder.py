@@ -40,6 +40,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "head size 20, separate": {"head_dim": 20, "packed": False, "bias": True},
     "head size 20, no rope": {"head_dim": 20, "rope": False, "alibi": True},
     "keys of 20, values of 12": {"head_dim": 20, "value_dim": 12},
+    "keys of 2, values of 6": {"head_dim": 2, "value_dim": 6, "rope": False, "heads": 6, "kv_heads": 3},
     "half of the head rotated, inside": {"head_dim": 32, "rope_half": 8},
     "half of the head rotated, outside": {"head_dim": 16, "rope_half": 4},
     "rope factor": {"rope_factor": 1.25},

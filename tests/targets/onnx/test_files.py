@@ -219,6 +219,17 @@ def test_narrow_storage_computes_in_float32_over_the_rounded_weights(dtype: str,
     assert compare(wide).difference < 5e-6
 
 
+def test_a_checkpoint_in_the_stored_dtype_is_copied(tmp_path: Path) -> None:
+    """A matrix that is stored as the original stores it is neither widened nor narrowed on the way."""
+    graph = Graph("extend")
+    x = graph.add_input("x", "float32", ("batch", 4))
+    kernel = graph.add_weight(Parameter((4, 16), "bfloat16", "w").cast("float32"))
+    graph.outputs["y"] = graph.add_node("linear", [x, kernel])
+    write(tmp_path, graph, stored_dtype="bfloat16")
+    (tensor,) = onnx.load(str(tmp_path / "model.onnx"), load_external_data=False).graph.initializer
+    assert (tensor.name, tensor.data_type) == ("w", TensorProto.BFLOAT16)
+
+
 def test_narrow_storage_widens_only_the_rows_looked_up(tmp_path: Path) -> None:
     """An untied table stays narrow in memory: Gather first, then Cast."""
     write(tmp_path, decoder(Toy()), stored_dtype="float16")
@@ -257,7 +268,7 @@ def test_refusals_name_the_thing(tmp_path: Path) -> None:
 
 def test_two_weights_of_one_label_get_two_names(tmp_path: Path) -> None:
     """Labels that collide are told apart instead of overwriting each other."""
-    graph = Graph("two")
+    graph = Graph("extend")
     x = graph.add_input("x", "float32", ("batch", 4))
     for name, offset in (("a", 1.0), ("b", 1.0 + 1e-9)):
         graph.weights[name] = Parameter((4, 4), "float32", "w").plus(offset)

@@ -83,7 +83,7 @@ def test_lowering(op: str, case: Case, tmp_path: Path) -> None:
     """The case's operators are the expected ones, and their result is the interpreter's."""
     graph, feeds = graph_of(op, case)
     source = source_of(graph)
-    emitted = emit({op: graph}, source, tmp_path, EmitOptions(8))
+    emitted = emit({"extend": graph}, source, tmp_path, EmitOptions(8))
     import onnx
 
     model = onnx.load(str(tmp_path / "model.onnx"), load_external_data=False)
@@ -106,7 +106,7 @@ def test_ops_without_inputs(op: str, attrs: dict[str, Any], tmp_path: Path) -> N
     dtype = attrs.get("dtype", "int32")
     y = graph.add_node(op, [], **attrs)
     graph.outputs["y"] = graph.add_node("add", [y, graph.add_constant(np.asarray(0, dtype))])
-    emit({op: graph}, RandomSource({}), tmp_path, EmitOptions(8))
+    emit({"extend": graph}, RandomSource({}), tmp_path, EmitOptions(8))
     feeds = {"x": np.zeros((2, 3), np.int32)}
     session = open_session(tmp_path / "model.onnx")
     (got,) = session.run(None, {value.name: feeds[value.name] for value in session.get_inputs()})

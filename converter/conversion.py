@@ -20,8 +20,9 @@ from kexport.converter.checks import check_finite
 from kexport.converter.limits import Limits, choose_limits
 from kexport.converter.options import ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
+from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference, rounding_explains
 from kexport.converter.parity.cases import Sizes
-from kexport.converter.parity.gate import ask_oracle, judge, library_versions, run_artifact
+from kexport.converter.parity.gate import Expected, ask_oracle, judge, library_versions, run_artifact
 from kexport.converter.parity.oracle import LoadedOracle, Oracle, StreamedOracle
 from kexport.converter.plan import Plan, check_resources, make_plan
 from kexport.converter.rounding import RoundedWeights, round_in_place
@@ -30,15 +31,26 @@ from kexport.graphs.ir import Graph
 from kexport.graphs.passes import optimise, run_passes
 from kexport.graphs.weights import Parameter
 from kexport.runtime.contract.dtypes import item_size
+from kexport.runtime.contract.errors import ParityError
 from kexport.runtime.contract.files import publish_directory, sha256_file
 from kexport.runtime.contract.manifest import (
-    FILE_NAME, Certificate, Dtype, File, Generation, Manifest, Memory, Producer, Rng, Tokenizer, VendorRuntime,
+    FILE_NAME,
+    Certificate,
+    Dtype,
+    File,
+    Generation,
+    Manifest,
+    Memory,
+    Producer,
+    Rng,
+    Tokenizer,
+    VendorRuntime,
 )  # fmt: skip
 from kexport.runtime.contract.manifest import Source as SourceRecord
 from kexport.runtime.contract.manifest_io import write_manifest
 from kexport.runtime.contract.progress import Reporter, SilentReporter
 from kexport.runtime.contract.version import __version__
-from kexport.targets.base import Emitted, EmitOptions
+from kexport.targets.base import EmitOptions, Emitted
 from numpy.typing import NDArray
 
 LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "openvino", "openvino-tokenizers", "tokenizers", "numpy")
@@ -111,7 +123,7 @@ class _Conversion:
             manifest = self._package(original, graphs, emitted, limits, directory)
         if self.plan.verify != "none":
             with _timed(self.seconds, "verify"):
-                manifest = self._verify(original, manifest, directory)
+                manifest = self._verify(original, graphs, manifest, directory)
         write_manifest(directory, manifest)
         return manifest
 
@@ -134,13 +146,20 @@ class _Conversion:
                 check_finite(name, array)
                 stage.advance(int(array.nbytes))
 
-            options = EmitOptions(capacity=limits.capacity, stored_dtype=self.options.dtype, on_tensor=on_tensor)
+            options = EmitOptions(
+                capacity=limits.capacity,
+                stored_dtype=self.options.dtype,
+                encoder_capacity=limits.encoder_capacity,
+                prefill_buckets=self.options.prefill_buckets or (),
+                package=self.options.package or "",
+                on_tensor=on_tensor,
+            )
             stored = self.options.dtype
             weights = original.weights if stored == "float32" else RoundedWeights(original.weights, stored)
             return targets.get(self.options.target).emit(graphs, weights, directory, options)
 
     def _package(self, original: Original, graphs: Mapping[str, Graph], emitted: Emitted, limits: Limits, directory: Path) -> Manifest:
-        tokenizer = self._tokenizer(original, directory)
+        tokenizer = limits.in_tokenizer(self._tokenizer(original, directory))
         stop_ids = tokenizer.stop_token_ids if tokenizer is not None else ()
         runtimes = self._vendor_files(emitted, tokenizer, directory)
         self._carry_over(directory)
@@ -210,17 +229,25 @@ class _Conversion:
 
     # ---- proof
 
-    def _verify(self, original: Original, manifest: Manifest, directory: Path) -> Manifest:
+    def _verify(self, original: Original, graphs: Mapping[str, Graph], manifest: Manifest, directory: Path) -> Manifest:
         write_manifest(directory, manifest)
-        certificate = prove(self.source, original, manifest, directory, self.plan.verify, self.reporter)
+        certificate = prove(self.source, original, manifest, directory, self.plan.verify, self.reporter, graphs)
         return msgspec.structs.replace(manifest, parity=certificate)
 
 
-def prove(source: Source, original: Original, manifest: Manifest, directory: Path, depth: str, reporter: Reporter) -> Certificate:
+def prove(
+    source: Source,
+    original: Original,
+    manifest: Manifest,
+    directory: Path,
+    depth: str,
+    reporter: Reporter,
+    graphs: Mapping[str, Graph] | None = None,
+) -> Certificate:
     """The certificate of the artifact in `directory`.
 
     Raises:
-        ParityError: it does not give the original's tokens.
+        ParityError: it does not give the original's tokens; with `graphs` it says whether capture or target is wrong.
     """
     pad = (manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0) or 0
     forbidden = {pad, *(manifest.generation.stop_token_ids or ())}
@@ -245,7 +272,21 @@ def prove(source: Source, original: Original, manifest: Manifest, directory: Pat
             answers = ask_oracle(oracle, sizes, with_texts=manifest.tokenizer is not None, reporter=reporter)
         del task
     results = run_artifact(directory, answers, pad, low_memory=depth == "stream", reporter=reporter)
-    return judge(answers, results, oracle.description, oracle.steps)
+    if graphs is None or sizes.parameters > LARGEST_MODEL:
+        return judge(answers, results, oracle.description, oracle.steps)
+    weights = RoundedWeights(original.weights, stored)
+
+    def explain(answer: Expected, row: int, artifact: NDArray[Any]) -> str:
+        assert answer.tokens is not None and answer.logits is not None
+        return rounding_explains(graphs, weights, answer.case, row, answer.tokens, answer.logits, artifact, pad)
+
+    try:
+        return judge(answers, results, oracle.description, oracle.steps, explain)
+    except ParityError as error:
+        first = answers[0]
+        assert first.tokens is not None and first.logits is not None
+        cause = attribute_difference(graphs, weights, first.case, first.tokens, first.logits, pad)
+        raise ParityError(error.code, f"{error.message}; {cause}", hint=error.hint) from error
 
 
 def parameters_of(graphs: Mapping[str, Graph]) -> set[Parameter]:

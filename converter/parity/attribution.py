@@ -1,0 +1,93 @@
+"""When logits differ: is it rounding, the capture or the target? The captured graph, run by the numpy reference, tells.
+
+The reference runs one row of the case, with the original's tokens fed, and its logits are compared with the original's and the artifact's
+at each position. In float64 it stands for exact arithmetic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from kexport.converter.parity.cases import Case, padded
+from kexport.converter.parity.tolerances import AS_CLOSE_AS, LOGIT_BOUND
+from kexport.graphs.interpreter import new_caches, run
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import WeightSource
+from numpy.typing import NDArray
+
+LARGEST_MODEL = 500_000_000  # parameters; the reference is slow
+SHOWN_PARTS = ("key", "value")
+
+
+def widened(graph: Graph) -> Graph:
+    """The same graph in float64: weights, constants, caches and casts."""
+    wide = graph.copy()
+    wide.weights = {name: weight.cast("float64") for name, weight in graph.weights.items()}
+    wide.constants = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in graph.constants.items()}
+    wide.slots = {name: dataclasses.replace(slot, dtype="float64") for name, slot in graph.slots.items()}
+    for node in wide.nodes:
+        if node.attrs.get("dtype") == "float32":
+            node.attrs["dtype"] = "float64"
+    return wide
+
+
+def reference_logits(
+    graphs: Mapping[str, Graph], weights: WeightSource, case: Case, row_index: int, row: NDArray[Any], pad: int
+) -> NDArray[Any]:
+    """The captured graph's logits [positions, vocabulary] for the last prompt token and every later one of one row of the case."""
+    graph = graphs["extend"]
+    caches = new_caches(graph, 1, len(row))
+    feeds: dict[str, Any] = {}
+    if case.encoder:
+        prompt = case.encoder[row_index]
+        ids, mask = padded((prompt,), len(prompt), pad)
+        encoded = run(graphs["encode"], {"encoder_token_ids": ids, "encoder_padding_mask": mask}, weights)
+        feeds["encoder_padding_mask"] = mask
+        for slot in (name for name, value in graph.slots.items() if value.kind == "cross"):
+            caches[slot] = [encoded[f"{slot}.{part}"] for part in SHOWN_PARTS]
+    start, logits = 0, []
+    for stop in range(len(case.prompts[row_index]), len(row)):
+        tokens = row[None, start:stop]
+        feeds |= {"token_ids": tokens, "positions": np.arange(start, stop, dtype=np.int32)[None], "lengths": np.array([stop - start])}
+        logits.append(run(graph, {name: feeds[name] for name in graph.inputs}, weights, caches)["logits"][0, -1])
+        start = stop
+    return np.stack(logits)
+
+
+def rounding_explains(
+    graphs: Mapping[str, Graph],
+    weights: WeightSource,
+    case: Case,
+    row_index: int,
+    tokens: NDArray[Any],
+    oracle: NDArray[Any],
+    artifact: NDArray[Any],
+    pad: int,
+) -> str:
+    """A sentence for the certificate where the artifact is as close to exact arithmetic as the original is; empty where it is not."""
+    row, start = tokens[row_index], len(case.prompts[row_index])
+    exact = reference_logits({name: widened(graph) for name, graph in graphs.items()}, weights, case, row_index, row, pad)
+    of_oracle, of_artifact = (float(np.abs(logits[row_index, start - 1 : len(row) - 1] - exact).max()) for logits in (oracle, artifact))
+    if of_artifact > AS_CLOSE_AS * of_oracle:
+        return ""
+    return (
+        f"case `{case.name}`: this model amplifies rounding; on row {row_index} the original's logits lie {of_oracle:.2g} from exact arithmetic, "
+        f"the artifact's {of_artifact:.2g}"
+    )
+
+
+def attribute_difference(
+    graphs: Mapping[str, Graph], weights: WeightSource, case: Case, tokens: NDArray[Any], oracle: NDArray[Any], pad: int
+) -> str:
+    """One sentence that says which side of the graph the difference comes from."""
+    row, start = tokens[0], len(case.prompts[0])
+    ours, theirs = reference_logits(graphs, weights, case, 0, row, pad), oracle[0, start - 1 : len(row) - 1]
+    bound = LOGIT_BOUND["float32"] * (theirs.max(axis=-1) - theirs.min(axis=-1))
+    differs = np.abs(ours - theirs).max(axis=-1) > bound
+    if not differs.any():
+        return "the captured graph, run by the reference interpreter, equals the original: the difference comes from the target's rendering"
+    position = start + int(np.argmax(differs))
+    return f"the captured graph itself, run by the reference interpreter, differs from the original from position {position} on: the capture is wrong"

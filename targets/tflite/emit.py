@@ -1,0 +1,105 @@
+"""Graphs -> one model file: every signature is a walk over a graph with all sizes fixed, over one set of weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import WeightSource
+from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import InternalError, UnsupportedError
+from kexport.runtime.contract.manifest import Fusion, Signature
+from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.tflite import ops as _ops  # noqa: F401  fills LOWERINGS
+from kexport.targets.tflite import records
+from kexport.targets.tflite.builder import Builder
+from kexport.targets.tflite.interface import ALWAYS_THERE, SlotNames, declare_inputs, final_outputs
+from kexport.targets.tflite.lowering import LOWERINGS
+from kexport.targets.tflite.model_file import ModelFile, Subgraph
+from kexport.targets.tflite.plan import LITERTLM, FilePlan, SignaturePlan, plan_file
+
+STORED_DTYPES = ("float32", "float16")
+MODEL_FILE = "model.tflite"
+BUNDLE_FILE = "model.litertlm"
+PACKAGES = ("", "tflite", LITERTLM)
+
+
+def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+    """Write `model.tflite`. With package `litertlm` the signatures say `model.litertlm`, which `write_vendor_files` makes of it.
+
+    Raises:
+        UnsupportedError: an op without lowering or decomposition, a dtype or a package that the target cannot write.
+        UsageError: a capacity or a bucket below 1.
+    """
+    _check(graphs, options)
+    ready = {name: _lowerable(graph) for name, graph in graphs.items()}
+    main = ready[names.EXTEND]
+    plan, slot_names = plan_file(graphs, options), SlotNames(main.slots)
+    file_name = BUNDLE_FILE if options.package == LITERTLM else MODEL_FILE
+    file, operators = ModelFile(), Counter[str]()
+    signatures: list[Signature] = []
+    fusions: dict[tuple[str, str], Fusion] = {}
+    for wanted in plan.signatures:
+        subgraph, builder = render(ready[wanted.graph], wanted, plan, options, slot_names, file)
+        signatures.append(records.signature(wanted, file_name, subgraph))
+        fusions |= {(fusion.layer, fusion.form): fusion for fusion in builder.fusions}
+        operators.update(operator.form for operator in subgraph.operators)
+    written = file.write(directory / MODEL_FILE, weights, options.on_tensor)
+    return Emitted(
+        signatures=tuple(signatures),
+        cache=records.cache(main, slot_names, options.capacity, plan.encoder_capacity if names.ENCODE in graphs else 0),
+        fusions=tuple(fusions.values()),
+        ops=dict(sorted(operators.items())),
+        files=(written,),
+        geometry=records.geometry(main),
+    )
+
+
+def render(
+    graph: Graph, wanted: SignaturePlan, plan: FilePlan, options: EmitOptions, slot_names: SlotNames, file: ModelFile
+) -> tuple[Subgraph, Builder]:
+    """The subgraph of one signature, entered into `file`, and the builder that knows how it was made."""
+    builder = Builder(graph, wanted.name, wanted.sizes, plan.cache_length, options)
+    declare_inputs(builder, slot_names, plan.encoder_capacity)
+    for node in graph.nodes:
+        builder.scope(node)
+        LOWERINGS[node.op].lower(node, builder)
+    outputs = final_outputs(builder, graph, slot_names, with_logits=wanted.with_logits, encoder_capacity=plan.encoder_capacity)
+    subgraph = builder.finish(file, outputs, ALWAYS_THERE)
+    file.subgraphs.append(subgraph)
+    return subgraph, builder
+
+
+def _lowerable(graph: Graph) -> Graph:
+    """`graph` with every op that has no lowering decomposed."""
+    if all(node.op in LOWERINGS for node in graph.nodes):
+        return graph
+    from kexport.graphs.passes.decompose import decompose
+
+    graph = graph.copy()
+    decompose(graph, keep=set(LOWERINGS))
+    for node in graph.nodes:
+        if node.op not in LOWERINGS:
+            place = f" in layer {node.layer}" if node.layer else ""
+            raise UnsupportedError("KX233", f"op `{node.op}`{place} has neither a TFLite lowering nor a decomposition")
+    return graph
+
+
+def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
+    if options.stored_dtype not in STORED_DTYPES:
+        hint = f"--dtype takes {' or '.join(STORED_DTYPES)} with this target"
+        raise UnsupportedError(
+            "KX234", f"the TFLite target cannot store weights as `{options.stored_dtype}`: no CPU kernel reads it", hint=hint
+        )
+    if options.package not in PACKAGES:
+        raise UnsupportedError("KX235", f"the TFLite target has no package `{options.package}`", hint="--package takes tflite or litertlm")
+    if names.EXTEND not in graphs:
+        raise InternalError("KX920", "there is no `extend` graph to emit")
+    if options.package == LITERTLM and names.ENCODE in graphs:
+        raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with an encoder", hint="use --package tflite")
+    for graph in graphs.values():
+        for name, slot in graph.slots.items():
+            if slot.dtype != "float32":
+                raise UnsupportedError("KX237", f"cache slot `{name}` is {slot.dtype}; the TFLite target keeps caches in float32")

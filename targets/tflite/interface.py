@@ -1,0 +1,108 @@
+"""The signatures' inputs and outputs, by the names that LiteRT-LM looks for.
+
+token_ids, encoder_token_ids   tokens         int32 [1, n]
+positions                      input_pos      int32 [n], counting on by one
+lengths                        lengths        int32 [1], only where something reads it
+encoder_padding_mask           encoder_mask   int32 [1, n], 1 on real tokens
+self slot, i-th of its kind    kv_cache_k_<i>, kv_cache_v_<i>    float32 [1, heads, cache length, dim], in and out
+cross slot                     cross_k_<i>, cross_v_<i>          float32 [1, heads, encoder capacity, dim], out of `encode_<n>`
+logits                         logits         float32 [1, 1, vocabulary]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from kexport.graphs.dims import ENCODER_SEQUENCE
+from kexport.graphs.ir import Graph, Slot
+from kexport.runtime.contract import names
+from kexport.targets.tflite.attention import HEADS_FIRST
+from kexport.targets.tflite.builder import Builder, SlotTensors, Tensor
+
+PARTS = ("key", "value")
+STEMS = {"self": ("kv_cache_k", "kv_cache_v"), "cross": ("cross_k", "cross_v")}
+ALWAYS_THERE = frozenset({names.TOKENS, names.INPUT_POS, names.ENCODER_MASK})
+IDS = "int32"
+
+
+class SlotNames:
+    """The tensor names of every slot, from the graph that has the slots: the i-th of its kind is layer i."""
+
+    def __init__(self, slots: dict[str, Slot]) -> None:
+        kinds = [slot.kind for slot in slots.values()]
+        self._places = {name: (slot.kind, kinds[:index].count(slot.kind)) for index, (name, slot) in enumerate(slots.items())}
+
+    def of(self, slot: str) -> tuple[str, str]:
+        """Key and value; the same name goes in and comes out."""
+        kind, index = self._places[slot]
+        key, value = (f"{stem}_{index}" for stem in STEMS[kind])
+        return key, value
+
+    def encoder_output(self, name: str) -> str | None:
+        """The tensor name of graph output `<slot>.key` or `<slot>.value`; None where it is no slot's."""
+        slot, _, part = name.rpartition(".")
+        return self.of(slot)[PARTS.index(part)] if slot in self._places and part in PARTS else None
+
+
+def declare_inputs(b: Builder, slot_names: SlotNames, encoder_capacity: int) -> None:
+    """Declare the signature's inputs and set the graph's inputs from them."""
+    for name in b.graph.inputs:
+        INPUTS.get(name, _as_it_is)(b, name)
+    for name, slot in b.graph.slots.items():
+        length = b.cache_length if slot.kind == "self" else encoder_capacity
+        key, value = (
+            b.add_input(tensor, slot.dtype, (1, slot.num_key_value_heads, length, dim))
+            for tensor, dim in zip(slot_names.of(name), (slot.head_dim, slot.value_head_dim), strict=True)
+        )
+        b.slots[name] = SlotTensors(slot, (key, value), slot_names.of(name))
+
+
+def _tokens(b: Builder, name: str) -> None:
+    b.set(name, b.add_input(names.TOKENS, IDS, b.shape_of(name)))
+
+
+def _positions(b: Builder, name: str) -> None:
+    shape = b.shape_of(name)
+    b.set(name, b.reshape(b.add_input(names.INPUT_POS, IDS, shape[1:]), shape))
+
+
+def _mask(b: Builder, name: str) -> None:
+    numeric = b.add_input(names.ENCODER_MASK, IDS, b.shape_of(name))
+    b.set_numeric(name, numeric)
+    b.set(name, b.cast(numeric, b.type_of(name).dtype))
+
+
+def _as_it_is(b: Builder, name: str) -> None:
+    b.set(name, b.add_input(name, b.type_of(name).dtype, b.shape_of(name)))
+
+
+INPUTS: dict[str, Callable[[Builder, str], None]] = {
+    "token_ids": _tokens,
+    "encoder_token_ids": _tokens,
+    "positions": _positions,
+    "encoder_padding_mask": _mask,
+}
+
+
+def final_outputs(b: Builder, graph: Graph, slot_names: SlotNames, *, with_logits: bool, encoder_capacity: int) -> dict[str, Tensor]:
+    """The signature's outputs by name: logits where wanted, the encoder's caches padded to their capacity, the written caches."""
+    outputs: dict[str, Tensor] = {}
+    for name, value in graph.outputs.items():
+        cross = slot_names.encoder_output(name)
+        if cross is not None:
+            outputs[cross] = _padded(b, b.transpose(b.value(value), HEADS_FIRST), encoder_capacity)
+        elif with_logits and ENCODER_SEQUENCE not in graph.type_of(value).shape:
+            outputs[name] = b.value(value)
+    for tensors in b.slots.values():
+        outputs |= {name: tensor for name, tensor in zip(tensors.output_names, tensors.present, strict=True) if tensor is not None}
+    return outputs
+
+
+def _padded(b: Builder, tensor: Tensor, length: int) -> Tensor:
+    """Zeros behind the positions of [1, heads, n, dim], up to `length`."""
+    missing = length - tensor.shape[2]
+    if not missing:
+        return tensor
+    paddings = b.constant(np.array([[0, 0], [0, 0], [0, missing], [0, 0]], np.int32))
+    return b.op("PAD", [tensor, paddings], tensor.dtype, (*tensor.shape[:2], length, tensor.shape[3]))

@@ -1,0 +1,90 @@
+"""Which signatures a file has: fixed sizes of the two logical operations, `extend` and `encode`.
+
+prefill_<n>   n tokens into the caches, no logits (LiteRT-LM's contract): the prompt but its last token, in pieces
+decode        one token, logits; attends to the whole cache
+decode_<c>    the same on the same caches, but attends to the first c positions only: cost follows the length, not the capacity
+encode_<n>    an encoder prompt of up to n tokens; the largest takes the longest prompt there is, an encoder cannot be fed in pieces
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kexport.graphs.ir import Graph
+from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import UsageError
+from kexport.targets.base import EmitOptions
+
+DEFAULT_BUCKETS = (16, 128, 512)
+FIRST_CONTEXT = 512
+CONTEXT_STEP = 2
+LITERTLM = "litertlm"
+
+
+@dataclass(frozen=True, slots=True)
+class SignaturePlan:
+    """One signature: the graph it is made of, the sizes of the graph's dims, and whether it gives logits."""
+
+    name: str
+    graph: str
+    sizes: Mapping[str, int]
+    sequence: int
+    with_logits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FilePlan:
+    """All signatures of a file, and the lengths of its caches."""
+
+    signatures: tuple[SignaturePlan, ...]
+    cache_length: int
+    encoder_capacity: int
+
+
+def plan_file(graphs: Mapping[str, Graph], options: EmitOptions) -> FilePlan:
+    """The signatures for these graphs.
+
+    Raises:
+        UsageError: a capacity or a bucket below 1.
+    """
+    if options.capacity < 1:
+        raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
+    buckets = chosen_buckets(options.prefill_buckets or DEFAULT_BUCKETS, options.capacity)
+    length = options.capacity + (head_room(buckets) if options.package == LITERTLM else 0)
+    encoder_capacity = options.encoder_capacity or options.capacity
+    sizes = {"batch": 1, "total": length, "encoder_sequence": encoder_capacity}
+    signatures: list[SignaturePlan] = []
+    if names.ENCODE in graphs:
+        for bucket in (*(b for b in chosen_buckets(buckets, encoder_capacity) if b < encoder_capacity), encoder_capacity):
+            bound = sizes | {"encoder_sequence": bucket}
+            signatures.append(SignaturePlan(f"{names.ENCODE}_{bucket}", names.ENCODE, bound, bucket, with_logits=False))
+    for bucket in buckets:
+        bound = sizes | {"sequence": bucket}
+        signatures.append(SignaturePlan(f"{names.PREFILL}_{bucket}", names.EXTEND, bound, bucket, with_logits=False))
+    for context in contexts(length):
+        bound = sizes | {"sequence": 1, "total": context}
+        signatures.append(SignaturePlan(f"{names.DECODE}_{context}", names.EXTEND, bound, 1, with_logits=True))
+    signatures.append(SignaturePlan(names.DECODE, names.EXTEND, sizes | {"sequence": 1}, 1, with_logits=True))
+    return FilePlan(tuple(signatures), length, encoder_capacity)
+
+
+def chosen_buckets(wanted: tuple[int, ...], capacity: int) -> tuple[int, ...]:
+    """The buckets in order, none longer than the capacity."""
+    if min(wanted) < 1:
+        raise UsageError("KX107", f"--prefill-buckets has {min(wanted)}", hint="a bucket is a number of tokens, at least 1")
+    return tuple(sorted({min(bucket, capacity) for bucket in wanted}))
+
+
+def head_room(buckets: tuple[int, ...]) -> int:
+    """How far padding may reach beyond the last token: LiteRT-LM takes the smallest bucket that holds what is left of a prompt."""
+    return max(bucket - previous - 1 for previous, bucket in zip((0, *buckets), buckets, strict=False))
+
+
+def contexts(length: int) -> tuple[int, ...]:
+    """512, 1024, ... below the cache's length."""
+    found, context = [], FIRST_CONTEXT
+    while context < length:
+        found.append(context)
+        context *= CONTEXT_STEP
+    return tuple(found)
