@@ -31,6 +31,7 @@ class TfliteTarget:
         start_token_id: int | None = None,
         pad_token_id: int | None = None,
         has_tokenizer: bool = False,
+        prompt_start: Sequence[int] = (),
     ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
         """`model.litertlm` in place of `model.tflite` where the artifact is to be one."""
         return write_vendor_files(
