@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import openvino as ov
 import pytest
 from kexport.graphs.passes import optimise, run_passes
-from kexport.runtime.engines.base import Engine
+from kexport.runtime import samplers
+from kexport.runtime.engines.base import Engine, open_engine
 from kexport.runtime.language_model import LanguageModel
+from kexport.targets.base import EmitOptions
+from kexport.targets.onnx import emit as emit_onnx
 from kexport.targets.openvino import write_vendor_files
 
 from tests.seed_models import MAX_LENGTH, MODELS, Golden, load_golden, padded
@@ -100,6 +104,29 @@ def test_prefill_may_be_cut_anywhere(family: tuple[Golden, Files, Engine]) -> No
             chosen = last.argmax(1)
             assert chosen.tolist() == [row[len(prompt) + step] for row, prompt in zip(golden.tokens, golden.model.prompts, strict=True)]
             last = engine.extend(cache, chosen[:, None])
+
+
+SAMPLERS = {
+    "beam": {"class_name": "BeamSampler", "config": {"num_beams": 3}},
+    "top_k": {"class_name": "TopKSampler", "config": {"k": 5, "seed": 11, "temperature": 2.0}},
+    "random": {"class_name": "RandomSampler", "config": {"seed": 11, "temperature": 2.0}},
+}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_give_the_tokens_that_they_give_on_onnx(sampler: str, family: tuple[Golden, Files, Engine], tmp_path: Path) -> None:
+    """Beams, which change places, and seeded draws are the same on both engines."""
+    golden, files, engine = family
+    emitted_for_onnx = emit_onnx(golden.graphs, golden.weights, tmp_path, EmitOptions(MAX_LENGTH))
+    other = msgspec.structs.replace(manifest_of(Files(tmp_path, emitted_for_onnx, files.source, files.graphs)), target="onnx")
+    results = []
+    with open_engine(tmp_path, other, threads=1) as onnx_engine:
+        for chosen in (engine, onnx_engine):
+            model = LanguageModel(chosen, other, None, allow_unverified=True)
+            model.compile(sampler=samplers.get(SAMPLERS[sampler]))
+            results.append(tokens_of(model.generate(feeds(golden, [0, 1, 2]), max_length=MAX_LENGTH, stop_token_ids=None)))
+    assert results[0] == results[1]
+    assert results[0] != golden.tokens
 
 
 PAGED = ["mistral", "gemma", "bloom"]
