@@ -30,8 +30,8 @@ class TfliteTarget:
         stop_token_ids: Sequence[int] = (),
         start_token_id: int | None = None,
         pad_token_id: int | None = None,
-        has_tokenizer: bool = False,
         prompt_start: Sequence[int] = (),
+        has_tokenizer: bool = False,
     ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
         """`model.litertlm` in place of `model.tflite` where the artifact is to be one."""
         return write_vendor_files(
