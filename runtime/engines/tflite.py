@@ -268,6 +268,10 @@ class TfliteEngine(Engine):
             self._model = None
         self._open.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_model", None) is not None:  # forgotten: the library would log while it is torn down
+            self.close()
+
 
 @lru_cache(maxsize=4096)
 def cheapest_pieces(count: int, buckets: tuple[int, ...]) -> tuple[int, ...]:
