@@ -53,10 +53,9 @@ from kexport.runtime.contract.version import __version__
 from kexport.targets.base import EmitOptions, Emitted
 from numpy.typing import NDArray
 
-LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "tokenizers", "numpy")
+LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "openvino", "openvino-tokenizers", "tokenizers", "numpy")
 CARRIED_OVER = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "README.md")
 KIBIBYTE = 1024
-GENAI = "onnxruntime-genai"
 RUNTIME_BYTES = 100_000_000  # Python, numpy and the engine's library, measured on an artifact of no size
 
 
@@ -204,6 +203,7 @@ class _Conversion:
             start_token_id=special.get("bos"),
             pad_token_id=special.get("pad"),
             has_tokenizer=tokenizer is not None,
+            prompt_start=tokenizer.packers["prompt"].start if tokenizer is not None and "prompt" in tokenizer.packers else (),
         )
         return tuple(_with_tokenizer_remark(runtime, tokenizer, directory) for runtime in runtimes)
 
@@ -302,11 +302,12 @@ def stored_bytes(graphs: Mapping[str, Graph], dtype: str) -> int:
 
 def _with_tokenizer_remark(runtime: VendorRuntime, tokenizer: Tokenizer | None, directory: Path) -> VendorRuntime:
     """A vendor runtime's record with a word on its own tokenizer, where that reads the artifact's file differently."""
-    if runtime.name != GENAI or not runtime.accepted or tokenizer is None:
+    if not runtime.accepted or tokenizer is None:
         return runtime
     from kexport.converter.tokenizers import vendor_tokenizer_difference
 
-    remark = vendor_tokenizer_difference(directory, tokenizer.fixture)
+    start = tokenizer.packers["prompt"].start if "prompt" in tokenizer.packers else ()
+    remark = vendor_tokenizer_difference(directory, tokenizer.fixture, runtime=runtime.name, prompt_start=start)
     return msgspec.structs.replace(runtime, reason="; ".join(part for part in (runtime.reason, remark) if part))
 
 

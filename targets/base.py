@@ -82,6 +82,10 @@ class Target(Protocol):
         start_token_id: int | None = None,
         pad_token_id: int | None = None,
         has_tokenizer: bool = False,
+        prompt_start: Sequence[int] = (),
     ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
-        """Write the files that vendors' own runtimes read beside the model; say which of them take the artifact, and why not."""
+        """Write the files that vendors' own runtimes read beside the model; say which of them take the artifact, and why not.
+
+        `prompt_start`: the ids that the original's preprocessor puts in front of every prompt.
+        """
         ...

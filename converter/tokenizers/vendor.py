@@ -1,54 +1,89 @@
-"""Whether ONNX Runtime GenAI's own tokenizer reads the written files the same way, for the manifest's `runtimes`."""
+"""Whether the vendors' runtimes' own tokenizers read the written files the same way, for the manifest's `runtimes`.
+
+A runtime whose tokenizer can be asked registers an opener: artifact directory -> a function from text to ids.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from kexport.converter.tokenizers.export import CONFIG_FILE, SPECIAL_TOKENS_FILE
 from kexport.converter.tokenizers.proof_strings import ORDINARY
 
-_READ_FILES = ("tokenizer.json", CONFIG_FILE, SPECIAL_TOKENS_FILE)
+ORT_GENAI = "onnxruntime-genai"
+OPENVINO_GENAI = "openvino-genai"
+Encode = Callable[[str], list[int]]
+TOKENIZERS_FILE = "tokenizer.json"
+_READ_FILES = (TOKENIZERS_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)
 _SHOWN_STRINGS = 3
 _MINIMAL_CONFIG = {"model": {"type": "decoder", "vocab_size": 1, "context_length": 1, "decoder": {"filename": "model.onnx"}}, "search": {}}
 
 
-def vendor_tokenizer_difference(directory: Path | str, fixture: str) -> str:
-    """Compares `onnxruntime_genai`'s tokenizer with the fixture's ids: "" if all are equal, else what differs.
+@contextmanager
+def _ort_genai(directory: Path) -> Iterator[Encode]:
+    import onnxruntime_genai as genai
 
-    `directory` holds the tokenizer files; `fixture` is the fixture's file name in it. Ordinary strings that differ are named first,
-    then hard ones. Also says so when the package is not installed or refuses the files.
-    """
-    directory = Path(directory)
-    pairs = json.loads((directory / fixture).read_text(encoding="utf-8"))["pairs"]
-    try:
-        import onnxruntime_genai as genai
-    except ImportError:
-        return "not checked: onnxruntime-genai is not installed"
-    if not (directory / "tokenizer.json").exists():
-        return "there is no tokenizer.json for it to read"
     with tempfile.TemporaryDirectory() as temporary:
-        _copy_what_it_reads(directory, Path(temporary))
-        try:
-            tokenizer = genai.Tokenizer(temporary)
-            differing = [pair["text"] for pair in pairs if _encode(tokenizer, pair["text"]) != pair["ids"]]
-        except RuntimeError as error:
-            return f"its tokenizer refuses the files: {error}"
+        for name in _READ_FILES:
+            if (directory / name).exists():
+                shutil.copy(directory / name, Path(temporary) / name)
+        (Path(temporary) / "genai_config.json").write_text(json.dumps(_MINIMAL_CONFIG))
+        tokenizer = genai.Tokenizer(temporary)
+        yield lambda text: [int(token) for token in tokenizer.encode(text)]
+
+
+@contextmanager
+def _openvino_genai(directory: Path) -> Iterator[Encode]:
+    """The tokenizer model itself, which its pipeline runs."""
+    import openvino
+    import openvino_tokenizers  # noqa: F401  makes the tokenizer's operators known to openvino
+
+    model = openvino.Core().compile_model(str(directory / "openvino_tokenizer.xml"), "CPU")
+    yield lambda text: [int(token) for token in model([text])["input_ids"][0]]
+
+
+# runtime -> the file its tokenizer is read from, and how to ask it
+_OPENERS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Encode]]]] = {
+    ORT_GENAI: (TOKENIZERS_FILE, _ort_genai),
+    OPENVINO_GENAI: ("openvino_tokenizer.xml", _openvino_genai),
+}
+
+
+def vendor_tokenizer_difference(
+    directory: Path | str, fixture: str, *, runtime: str = ORT_GENAI, prompt_start: Sequence[int] = ()
+) -> str:
+    """Compares a vendor runtime's tokenizer with the fixture's ids: "" if all are equal or the runtime has none, else what differs.
+
+    `directory` holds the tokenizer files; `fixture` is the fixture's file name in it. `prompt_start`: ids that the tokenizer may put in
+    front by itself, as the original's preprocessor does. Ordinary strings that differ are named first, then hard ones. Also says so when
+    the package is not installed or refuses the files.
+    """
+    if runtime not in _OPENERS:
+        return ""
+    directory = Path(directory)
+    pairs: list[dict[str, Any]] = json.loads((directory / fixture).read_text(encoding="utf-8"))["pairs"]
+    file, opener = _OPENERS[runtime]
+    if not (directory / file).exists():
+        return f"there is no {file} for it to read" if file == TOKENIZERS_FILE else ""  # why a model is not made, its target says
+    start = list(prompt_start)
+    try:
+        with opener(directory) as encode:
+            differing = [pair["text"] for pair in pairs if not _same(encode(pair["text"]), pair["ids"], start)]
+    except ImportError:
+        return f"not checked: {runtime} is not installed"
+    except RuntimeError as error:
+        return f"its tokenizer refuses the files: {error}"
     return _report(differing, len(pairs))
 
 
-def _copy_what_it_reads(directory: Path, target: Path) -> None:
-    for name in _READ_FILES:
-        if (directory / name).exists():
-            shutil.copy(directory / name, target / name)
-    (target / "genai_config.json").write_text(json.dumps(_MINIMAL_CONFIG))
-
-
-def _encode(tokenizer: object, text: str) -> list[int]:
-    return [int(token) for token in tokenizer.encode(text)]  # type: ignore[attr-defined]
+def _same(got: list[int], ids: list[int], start: list[int]) -> bool:
+    return got in (ids, [*start, *ids])
 
 
 def _report(differing: Iterable[str], compared: int) -> str:

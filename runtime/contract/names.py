@@ -12,6 +12,7 @@ INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 POSITION_IDS = "position_ids"
 ENCODER_ATTENTION_MASK = "encoder_attention_mask"
+BEAM_INDEX = "beam_idx"  # OpenVINO: which row of the state each row of the call continues
 LOGITS = "logits"
 
 BATCH = "batch"  # the dim name that every batched tensor starts with

@@ -13,14 +13,16 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.geometry import geometry
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.onnx import records
 from kexport.targets.onnx.assemble import assemble
 from kexport.targets.onnx.builder import Builder
-from kexport.targets.onnx.interface import ALWAYS_THERE, SlotNames, declare_inputs, final_outputs
+from kexport.targets.onnx.interface import ALWAYS_THERE, declare_inputs, final_outputs
 from kexport.targets.onnx.lowering import LOWERINGS
 from kexport.targets.onnx.pad_heads import pad_heads
 from kexport.targets.onnx.write import write_model
+from kexport.targets.slot_names import SlotNames
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 ENCODER_DECODER_FILES = {names.ENCODE: "encoder_model.onnx", names.EXTEND: "decoder_model.onnx"}
@@ -59,7 +61,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         fusions=tuple(fusions),
         ops=dict(sorted(operators.items())),
         files=tuple(files),
-        geometry=records.geometry(main, stored),
+        geometry=geometry(main, stored),
     )
 
 

@@ -31,6 +31,7 @@ class OnnxTarget:
         start_token_id: int | None = None,
         pad_token_id: int | None = None,
         has_tokenizer: bool = False,
+        prompt_start: Sequence[int] = (),
     ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
         """`config.json`, `generation_config.json`, and `genai_config.json` where onnxruntime-genai can run the artifact."""
         return write_vendor_files(

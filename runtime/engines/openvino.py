@@ -1,0 +1,341 @@
+"""The OpenVINO engine: one infer request a cache, whose state holds the keys and values of all rows side by side.
+
+The rules of the artifact's files that this engine keeps:
+
+- the state grows by the columns of every call, for all rows alike, and attention goes by columns: a row's tokens must stand next to each
+  other and end at the last column (`OpenVinoCache.aligned`), its attention mask 1 on them and 0 on everything before;
+- so a ragged first prompt is padded on the left; later calls go in steps of equally many tokens, in which the rows that are done feed
+  padding, and a row that fell behind that way is moved to the right (`align`) before it goes on;
+- `beam_idx` lets each row continue any row of the state: a reorder costs nothing until the next call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
+from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature
+from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+
+Array = npt.NDArray[Any]
+
+_DEVICE = "CPU"
+_PREFILL_CHUNK = 512  # tokens of one call: longer ones gain no speed and the masks of a call grow with the square
+_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK}
+_LENGTH_AXIS = 2
+# Exact tokens need float32 everywhere; by default the plugin keeps an 8-bit cache and multiplies in bfloat16 where the CPU can.
+_EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the step takes: its inputs by name, the names of its states, and of its cross-attention inputs with what the encoder calls them."""
+
+    inputs: frozenset[str]
+    states: tuple[str, ...]
+    cross: tuple[tuple[str, str], ...]
+    logits_of_all_positions: bool
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    states: dict[str, Array]
+    mask: Array
+    lengths: Lengths
+    aligned: npt.NDArray[np.bool_]
+    cross: list[Array]
+    encoder_mask: Array
+
+
+class OpenVinoCache(CacheState):
+    """The state of one infer request.
+
+    `mask` [batch, columns]: 1 where a column of the state holds a token of the row. `order`: the row of the state that each row continues
+    at the next call, None for its own. `aligned[b]`: row b's tokens stand next to each other and end at the last column.
+    """
+
+    def __init__(self, request: ov.InferRequest, layout: _Layout, batch_size: int, capacity: int) -> None:
+        self._request, self._layout = request, layout
+        self.capacity = capacity
+        self.lengths = np.zeros(batch_size, np.int64)
+        self.mask = np.zeros((batch_size, 0), np.int64)
+        self.aligned = np.ones(batch_size, bool)
+        self.order: Array | None = None
+        self.cross: list[Array] = []
+        self.encoder_mask = np.zeros((batch_size, 0), np.int64)
+        request.reset_state()
+
+    # ---- contents
+
+    def set_cross(self, arrays: list[Array], encoder_mask: Array) -> None:
+        """Take the encoder's caches and its mask [batch, encoder sequence]."""
+        self.cross, self.encoder_mask = arrays, encoder_mask
+        for (name, _), array in zip(self._layout.cross, arrays, strict=True):
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        if names.ENCODER_ATTENTION_MASK in self._layout.inputs:
+            self._request.set_tensor(names.ENCODER_ATTENTION_MASK, ov.Tensor(encoder_mask, shared_memory=True))
+
+    def reorder(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        chosen = np.asarray(rows, np.int64)
+        if np.array_equal(chosen, np.arange(self.batch_size)):
+            return
+        self.order = chosen if self.order is None else self.order[chosen]
+        self.lengths, self.mask, self.aligned = self.lengths[chosen], self.mask[chosen], self.aligned[chosen]
+        if self.cross:
+            self.set_cross([np.ascontiguousarray(array[chosen]) for array in self.cross], np.ascontiguousarray(self.encoder_mask[chosen]))
+
+    def snapshot(self) -> object:
+        return _Snapshot(self._contents(), self.mask.copy(), self.lengths.copy(), self.aligned.copy(), self.cross, self.encoder_mask)
+
+    def restore(self, snapshot: object) -> None:
+        assert isinstance(snapshot, _Snapshot)
+        self._replace(snapshot.states, snapshot.mask.copy())
+        self.lengths, self.aligned = snapshot.lengths.copy(), snapshot.aligned.copy()
+        if snapshot.cross is not self.cross:
+            self.set_cross(snapshot.cross, snapshot.encoder_mask)
+
+    def rewind(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        shortened = self.lengths.copy()
+        super().rewind(lengths)
+        keeps = np.cumsum(self.mask, axis=1) <= self.lengths[:, None]
+        self.mask = self.mask * keeps
+        self.aligned &= (shortened == self.lengths) | (self.lengths == 0)
+
+    def drop_rows_that_hold_nothing(self) -> None:
+        """Start over without the columns that no row needs, where all rows are empty."""
+        if self.mask.shape[1] and not self.lengths.any():
+            self._replace({}, np.zeros((self.batch_size, 0), np.int64))
+
+    def align(self) -> None:
+        """Move every row's tokens to the right end, without holes, and forget columns that no row needs."""
+        contents, width = self._contents(), int(self.lengths.max(initial=0))
+        moved = {name: self._aligned_copy(array, width) for name, array in contents.items()}
+        columns = np.arange(width)
+        self._replace(moved, (columns >= width - self.lengths[:, None]).astype(np.int64))
+        self.aligned[:] = True
+
+    def _aligned_copy(self, array: Array, width: int) -> Array:
+        batch, heads, _, dim = array.shape
+        result = np.zeros((batch, heads, width, dim), array.dtype)
+        for row in range(batch):
+            tokens = array[row][:, self.mask[row].astype(bool)]
+            result[row, :, width - tokens.shape[1] :] = tokens
+        return result
+
+    def _contents(self) -> dict[str, Array]:
+        """Copies of the states [batch, heads, columns, dim], a pending reorder applied; nothing before the first call."""
+        if not self.mask.shape[1]:
+            return {}
+        states = {state.name: np.array(state.state.data) for state in self._request.query_state()}
+        return states if self.order is None else {name: array[self.order] for name, array in states.items()}
+
+    def _replace(self, states: dict[str, Array], mask: Array) -> None:
+        """Write the states, or forget them where there are none."""
+        self.mask, self.order = mask, None
+        if not states or not mask.shape[1]:
+            self._request.reset_state()
+            return
+        for state in self._request.query_state():
+            state.state = ov.Tensor(np.ascontiguousarray(states[state.name]), shared_memory=False)
+
+    # ---- one call
+
+    def run(self, tokens: Array, real: Array, positions: Array) -> Array:
+        """Append columns: `tokens` and `positions` [batch, columns], `real` 1 on tokens that count. Returns float32 logits [batch, 1 or
+        columns, vocabulary], a view that the next call overwrites."""
+        self.mask = np.concatenate([self.mask, real], axis=1)
+        order = np.arange(self.batch_size) if self.order is None else self.order
+        feeds = {
+            names.INPUT_IDS: np.ascontiguousarray(tokens, np.int64),
+            names.ATTENTION_MASK: self.mask,
+            names.POSITION_IDS: np.ascontiguousarray(positions, np.int64),
+            names.BEAM_INDEX: order.astype(np.int32),
+        }
+        try:
+            for name, array in feeds.items():
+                if name in self._layout.inputs:
+                    self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            self._request.infer()
+        except RuntimeError as error:
+            raise InternalError("KX556", f"openvino failed: {_last_line(error)}", detail=str(error)) from error
+        self.order = None
+        logits: Array = self._request.get_tensor(names.LOGITS).data
+        return logits
+
+
+class OpenVinoEngine(Engine):
+    """One artifact opened with OpenVINO's CPU plugin."""
+
+    def __init__(self, directory: Path, manifest: Manifest, options: EngineOptions) -> None:
+        step = manifest.signature(names.EXTEND)
+        if step is None:
+            raise InvalidInputError("KX555", f"the artifact has no `{names.EXTEND}` signature", hint="convert the model again")
+        self._capacity, self._encoder_capacity = manifest.cache.capacity, manifest.cache.encoder_capacity
+        self._layout = _read_layout(manifest, step)
+        self.vocabulary_size = _vocabulary_size(manifest, step)
+        core = ov.Core()
+        self._model: ov.CompiledModel | None = _compile(core, directory / step.file, options)
+        _check_states(self._model, self._layout)
+        encode = manifest.signature(names.ENCODE)
+        self._encoder = _compile(core, directory / encode.file, options) if encode else None
+
+    def new_cache(self, batch_size: int, capacity: int) -> OpenVinoCache:
+        if batch_size < 1 or capacity < 1 or (self._capacity and capacity > self._capacity):
+            hint = f"this artifact serves up to {self._capacity} tokens; convert again with a larger --max-length"
+            raise InvalidInputError("KX553", f"cannot make a cache of {batch_size} rows and {capacity} tokens", hint=hint)
+        return OpenVinoCache(self._open_model().create_infer_request(), self._layout, batch_size, capacity)
+
+    def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
+        if self._encoder is None:
+            super().encode(tokens, padding_mask, cache)  # raises
+            return
+        assert isinstance(cache, OpenVinoCache)
+        width = _last_real_column(padding_mask)
+        if 0 < self._encoder_capacity < width:  # OpenVINO reads zeros beyond a table's end, without a word
+            message = f"an encoder prompt of {width} tokens; this artifact takes {self._encoder_capacity}"
+            raise InvalidInputError("KX560", message, hint="shorten the encoder's prompt")
+        mask = np.ascontiguousarray(padding_mask[:, :width], np.int64)
+        feeds = {names.INPUT_IDS: np.ascontiguousarray(tokens[:, :width], np.int64), names.ATTENTION_MASK: mask}
+        request = self._encoder.create_infer_request()
+        try:
+            for tensor in self._encoder.inputs:
+                request.set_tensor(tensor, ov.Tensor(feeds[tensor.get_any_name()], shared_memory=True))
+            request.infer()
+        except RuntimeError as error:
+            message = f"the encoder refuses a prompt of {width} tokens: {_last_line(error)}"
+            raise InvalidInputError("KX560", message, hint="shorten the encoder's prompt", detail=str(error)) from error
+        cache.set_cross([np.array(request.get_tensor(output).data) for _, output in self._layout.cross], mask)
+
+    def extend(self, cache: CacheState, tokens: Tokens, lengths: Sequence[int] | Lengths | None = None) -> Logits:
+        assert isinstance(cache, OpenVinoCache)
+        self._open_model()
+        counts = normal_lengths(cache, tokens, lengths)
+        if self._layout.cross and not cache.cross:
+            raise InvalidInputError("KX552", "the encoder prompt is missing", hint="call `encode` before `extend`")
+        cache.drop_rows_that_hold_nothing()
+        result = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
+        if not cache.mask.shape[1]:
+            self._extend_empty(cache, tokens, counts, result)
+        else:
+            for start, stop in _steps(counts):
+                self._extend_step(cache, tokens[:, start:stop], counts >= stop, counts == stop, result)
+        return result
+
+    def close(self) -> None:
+        self._model = self._encoder = None
+
+    def _open_model(self) -> ov.CompiledModel:
+        if self._model is None:
+            raise InvalidInputError("KX550", "the engine is closed", hint="load the artifact again")
+        return self._model
+
+    def _extend_empty(self, cache: OpenVinoCache, tokens: Tokens, counts: Lengths, result: Logits) -> None:
+        """The first tokens of all rows, padded on the left."""
+        width = int(counts.max(initial=0))
+        columns = np.arange(width) - (width - counts[:, None])  # index of each column in its row's tokens, negative on padding
+        real = (columns >= 0).astype(np.int64)
+        shifted = np.take_along_axis(np.asarray(tokens), np.maximum(columns, 0), axis=1) * real if width else tokens[:, :0]
+        for start in range(0, width, _PREFILL_CHUNK):
+            part = slice(start, min(start + _PREFILL_CHUNK, width))
+            logits = cache.run(shifted[:, part], real[:, part], np.maximum(columns[:, part], 0))
+            result[:] = logits[:, -1]
+        cache.lengths += counts
+
+    def _extend_step(self, cache: OpenVinoCache, tokens: Tokens, running: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], result: Logits) -> None:
+        """Equally many tokens for the `running` rows; the logits of rows that this is the `last` step of go into `result`."""
+        if not cache.aligned[running].all():
+            cache.align()
+        width = tokens.shape[1]
+        real = np.repeat(running[:, None], width, axis=1).astype(np.int64)
+        positions = np.minimum(cache.lengths[:, None] + np.arange(width), cache.capacity - 1)
+        logits = cache.run(tokens * real, real, positions)
+        cache.lengths += width * running
+        cache.aligned &= running | (cache.lengths == 0)
+        result[last] = logits[last, -1]
+
+
+@register_engine("openvino")
+def open_openvino(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
+    """Open an OpenVINO artifact. Raises InvalidInputError (KX555, KX557) for files or records that do not fit this engine."""
+    return OpenVinoEngine(directory, manifest, options)
+
+
+def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
+    """Ranges of columns in which no row ends except at the end: [0, shortest), [shortest, next), ..., none longer than a chunk."""
+    start = 0
+    for stop in sorted({int(count) for count in counts} - {0}):
+        while start < stop:
+            end = min(start + _PREFILL_CHUNK, stop)
+            yield start, end
+            start = end
+
+
+def _compile(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledModel:
+    settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    if options.threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = options.threads
+    try:
+        return core.compile_model(str(path), _DEVICE, settings)
+    except RuntimeError as error:
+        hint = "the file is damaged, or was made for a newer OpenVINO (pip install --upgrade openvino)"
+        raise InvalidInputError("KX557", f"openvino cannot open `{path.name}`: {_last_line(error)}", hint=hint, detail=str(error)) from error
+
+
+def _read_layout(manifest: Manifest, step: Signature) -> _Layout:
+    """What to feed, from the manifest. Raises InvalidInputError (KX555) where records do not fit together."""
+    inputs = frozenset(spec.name for spec in step.inputs)
+    slots = [slot for slot in manifest.cache.slots if slot.shared_with is None]
+    for slot in slots:
+        if slot.kind not in ("self", "cross"):
+            raise UnsupportedError("KX558", f"this engine has no {slot.kind} caches (slot `{slot.name}`)")
+    states = tuple(past + present for slot in slots if slot.kind == "self" for past, present in _pairs(slot))
+    cross = tuple(pair for slot in slots if slot.kind == "cross" for pair in _pairs(slot))
+    missing = sorted({name for name, _ in cross} - inputs)
+    if missing:
+        raise InvalidInputError("KX555", f"the `{step.name}` signature has no input `{missing[0]}`, which a cache slot names")
+    unknown = sorted(inputs - _TOKEN_INPUTS - {name for name, _ in cross})
+    if unknown:
+        raise InvalidInputError("KX555", f"this engine cannot fill the input `{unknown[0]}`", hint="pip install --upgrade kexport")
+    if names.INPUT_IDS not in inputs or not any(spec.name == names.LOGITS for spec in step.outputs):
+        raise InvalidInputError("KX555", f"the `{step.name}` signature lacks `{names.INPUT_IDS}` or `{names.LOGITS}`")
+    return _Layout(inputs, states, cross, step.returns_logits == "all")
+
+
+def _pairs(slot: CacheSlot) -> list[tuple[str, str]]:
+    if len(slot.inputs) != len(slot.outputs):
+        raise InvalidInputError("KX555", f"cache slot `{slot.name}` has {len(slot.inputs)} inputs and {len(slot.outputs)} outputs")
+    return list(zip(slot.inputs, slot.outputs, strict=True))
+
+
+def _check_states(model: ov.CompiledModel, layout: _Layout) -> None:
+    found = sorted(state.name for state in model.create_infer_request().query_state())
+    if found != sorted(layout.states):
+        raise InvalidInputError("KX555", f"the model has the states {found}, the manifest names {sorted(layout.states)}", hint="convert the model again")
+
+
+def _vocabulary_size(manifest: Manifest, step: Signature) -> int:
+    size = next((spec.shape[-1] for spec in step.outputs if spec.name == names.LOGITS and spec.shape), None)
+    if isinstance(size, int):
+        return size
+    if manifest.generation.vocabulary_size < 1:
+        raise InvalidInputError("KX555", "the manifest does not say how large the vocabulary is", hint="convert the model again")
+    return manifest.generation.vocabulary_size
+
+
+def _last_real_column(mask: npt.NDArray[np.bool_]) -> int:
+    """The width without the columns at the end that are padding in every row; at least 1."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    return int(columns[-1]) + 1 if columns.size else 1
+
+
+def _last_line(error: Exception) -> str:
+    """The line of OpenVINO's report that says what is wrong; the ones before it name its source files."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,108 @@
+"""Graphs -> OpenVINO files: decompose what has no lowering, walk the nodes while the weights stream to the `.bin`, serialize."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from kexport.graphs.ir import Graph
+from kexport.graphs.passes.decompose import decompose
+from kexport.graphs.weights import WeightSource
+from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
+from kexport.runtime.contract.manifest import File, Fusion, Signature
+from kexport.targets import geometry
+from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.openvino import ops as _ops  # noqa: F401  fills LOWERINGS
+from kexport.targets.openvino import records
+from kexport.targets.openvino.builder import Builder
+from kexport.targets.openvino.interface import declare_inputs, final_outputs, model_of
+from kexport.targets.openvino.ir_file import write_ir
+from kexport.targets.openvino.lowering import LOWERINGS
+from kexport.targets.openvino.weight_file import WeightFile
+from kexport.targets.slot_names import SlotNames
+
+STORED_DTYPES = ("float32", "float16", "bfloat16")
+FILES = {names.ENCODE: "openvino_encoder_model.xml", names.EXTEND: "openvino_decoder_model.xml"}
+SINGLE_FILE = "openvino_model.xml"
+
+
+def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+    """Write `openvino_model.xml`, or `openvino_encoder_model.xml` and `openvino_decoder_model.xml` where there is an `encode` graph, each
+    with its `.bin`.
+
+    Raises:
+        UnsupportedError: an op without lowering or decomposition, a dtype OpenVINO cannot store, or `opset_only`.
+        UsageError: a capacity below 1.
+    """
+    _check(graphs, options)
+    main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
+    slot_names = SlotNames(main.slots)
+    signatures: list[Signature] = []
+    fusions: list[Fusion] = []
+    files: list[File] = []
+    operators: Counter[str] = Counter()
+    for name, graph in graphs.items():
+        file = SINGLE_FILE if len(graphs) == 1 else FILES.get(name, f"openvino_{name}_model.xml")
+        builder, written, record, counted = _write(name, graph, weights, directory / file, options, slot_names)
+        signatures.append(record)
+        fusions += builder.fusions
+        operators.update(counted)
+        files += written
+    return Emitted(
+        signatures=tuple(signatures),
+        cache=geometry.cache(main, slot_names, main.slots, options.capacity, records.LAYOUT),
+        fusions=tuple(fusions),
+        ops=dict(sorted(operators.items())),
+        files=tuple(files),
+        geometry=geometry.geometry(main, main.slots),
+    )
+
+
+def _write(
+    name: str, graph: Graph, weights: WeightSource, path: Path, options: EmitOptions, slot_names: SlotNames
+) -> tuple[Builder, tuple[File, ...], Signature, Counter[str]]:
+    """One graph's files, its record, and how many operators of each kind it has."""
+    file = WeightFile(path.with_suffix(".bin"), options.on_tensor)
+    try:
+        b = Builder(_lowerable(graph), options, weights, file)
+        declare_inputs(b, slot_names)
+        for node in b.graph.nodes:
+            LOWERINGS[node.op](node, b)
+        model = model_of(b, final_outputs(b, slot_names))
+        record = records.signature(name, path.name, model, b)
+        written = write_ir(model, path, file, b.places)
+    finally:
+        file.close()
+    return b, written, record, Counter(node.get_type_name() for node in model.get_ordered_ops())
+
+
+def _lowerable(graph: Graph) -> Graph:
+    """`graph` with every op that has no lowering decomposed."""
+    if all(node.op in LOWERINGS for node in graph.nodes):
+        return graph
+    graph = graph.copy()
+    decompose(graph, keep=set(LOWERINGS))
+    for node in graph.nodes:
+        if node.op not in LOWERINGS:
+            place = f" in layer {node.layer}" if node.layer else ""
+            raise UnsupportedError("KX212", f"op `{node.op}`{place} has neither an OpenVINO lowering nor a decomposition")
+    return graph
+
+
+def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
+    if options.opset_only:
+        raise UnsupportedError("KX213", "--opset-only is an option of the ONNX target", hint="leave out --opset-only")
+    if options.stored_dtype not in STORED_DTYPES:
+        raise UnsupportedError(
+            "KX214", f"the OpenVINO target cannot store weights as `{options.stored_dtype}`", hint=f"--dtype takes {', '.join(STORED_DTYPES)}"
+        )
+    if options.capacity < 1:
+        raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
+    if not graphs:
+        raise InternalError("KX920", "there is no graph to emit")
+    for graph in graphs.values():
+        for name, slot in graph.slots.items():
+            if slot.dtype != "float32":
+                raise UnsupportedError("KX215", f"cache slot `{name}` is {slot.dtype}; the OpenVINO target keeps caches in float32")

@@ -1,0 +1,126 @@
+"""The file's inputs and outputs under the names that OpenVINO GenAI and optimum expect, and how the graph's own values follow from them.
+
+token_ids, encoder_token_ids   input_ids               int64 [batch, sequence]
+positions                      position_ids            int64 [batch, sequence], only if something reads it
+lengths                        the size of `sequence`: rows are padded on the left and end at the last column
+                               attention_mask          int64 [batch, total], with the tokens that the state holds; 0 on the padding in front
+                               beam_idx                int32 [batch], the row of the state that each row continues
+encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
+self slot, i-th of its kind    state past_key_values.<i>.key + present.<i>.key, the name that optimum gives it
+cross slot                     past_key_values.<i>.encoder.key|value [batch, heads, encoder sequence, dim]
+hidden, cross.<i>.key|value    last_hidden_state, present.<i>.encoder.key|value
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import openvino as ov
+from kexport.graphs.dims import BATCH, SEQUENCE, TOTAL
+from kexport.graphs.ir import Slot, TensorType
+from kexport.runtime.contract import names
+from kexport.targets.openvino.builder import HEADS_FIRST, Builder, Output
+from kexport.targets.slot_names import SlotNames
+from openvino import opset13 as op
+
+HIDDEN = "hidden"
+LAST_HIDDEN_STATE = "last_hidden_state"
+IDS_DTYPE = "int64"
+ALWAYS_THERE = frozenset({names.INPUT_IDS, names.ATTENTION_MASK, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK})
+Declare = Callable[[Builder, str, TensorType], None]
+
+
+def declare_inputs(b: Builder, slot_names: SlotNames) -> None:
+    """Declare the file's inputs and set the graph's inputs from them."""
+    graph = b.graph
+    own = [name for name, slot in graph.slots.items() if slot.kind == "self"]
+    for name in (known for known in INPUTS if known in graph.inputs):
+        if own and names.INPUT_IDS in b.parameters and names.ATTENTION_MASK not in b.parameters:
+            b.add_input(names.ATTENTION_MASK, IDS_DTYPE, (BATCH, TOTAL))
+        INPUTS[name](b, name, graph.inputs[name])
+    for name, type_ in graph.inputs.items():
+        if name not in INPUTS:
+            b.set(name, b.add_input(name, type_.dtype, type_.shape))
+    if own:
+        b.add_input(names.BEAM_INDEX, "int32", (BATCH,))
+    for name, slot in graph.slots.items():
+        _declare_slot(b, name, slot, slot_names)
+
+
+def _declare_slot(b: Builder, name: str, slot: Slot, slot_names: SlotNames) -> None:
+    past, present = slot_names.past(name), slot_names.present(name)
+    if slot.kind == "self":
+        b.states[name] = (past[0] + present[0], past[1] + present[1])
+        return
+    for part, (tensor, dim) in enumerate(zip(past, (slot.head_dim, slot.value_head_dim), strict=True)):
+        b.past[name, part] = b.add_input(tensor, slot.dtype, (BATCH, slot.num_key_value_heads, "encoder_sequence", dim))
+
+
+def _wide_ids(tensor_name: str) -> Declare:
+    def declare(b: Builder, name: str, type_: TensorType) -> None:
+        wide = b.add_input(tensor_name, IDS_DTYPE, type_.shape)
+        b.set_wide_ids(name, wide)
+        b.set(name, b.convert(wide, type_.dtype))
+
+    return declare
+
+
+def _mask(b: Builder, name: str, type_: TensorType) -> None:
+    tensor_name = names.ENCODER_ATTENTION_MASK if b.graph.slots else names.ATTENTION_MASK
+    b.set(name, op.not_equal(b.add_input(tensor_name, IDS_DTYPE, type_.shape), b.integer(0)))
+
+
+def _lengths(b: Builder, name: str, type_: TensorType) -> None:
+    """Every row ends at the last column."""
+    wide = op.broadcast(b.scalar_dim(SEQUENCE), b.dim(BATCH))
+    b.set_wide_ids(name, wide)
+    b.set(name, b.convert(wide, type_.dtype))
+
+
+INPUTS: dict[str, Declare] = {
+    "token_ids": _wide_ids(names.INPUT_IDS),
+    "encoder_token_ids": _wide_ids(names.INPUT_IDS),
+    "encoder_padding_mask": _mask,
+    "positions": _wide_ids(names.POSITION_IDS),
+    "lengths": _lengths,
+}
+
+
+def final_outputs(b: Builder, slot_names: SlotNames) -> dict[str, Output]:
+    """The file's outputs by name."""
+    outputs: dict[str, Output] = {}
+    for name, value in b.graph.outputs.items():
+        cross, shape = slot_names.encoder_output(name), b.type_of(value).shape
+        if cross is not None:
+            outputs[cross], b.shapes[cross] = b.heads_first(value), tuple(shape[axis] for axis in HEADS_FIRST)
+        else:
+            final = LAST_HIDDEN_STATE if name == HIDDEN else name
+            outputs[final], b.shapes[final] = b.value(value), shape
+    return outputs
+
+
+def model_of(b: Builder, outputs: Mapping[str, Output]) -> ov.Model:
+    """The model with these outputs; inputs that nothing reads are dropped unless they are always there."""
+    results = []
+    for name, output in outputs.items():
+        result = op.result(output)
+        output.get_tensor().add_names({name})
+        result.set_friendly_name(name)
+        results.append(result)
+    read = _reachable([*results, *b.sinks])
+    parameters = [parameter for name, parameter in b.parameters.items() if name in read or name in ALWAYS_THERE]
+    return ov.Model(results, b.sinks, parameters, b.graph.name)
+
+
+def _reachable(ends: list[Any]) -> set[str]:
+    """The names of all operators that the ends depend on."""
+    seen: set[str] = set()
+    pending = list(ends)
+    while pending:
+        node = pending.pop()
+        if node.get_friendly_name() not in seen:
+            seen.add(node.get_friendly_name())
+            pending += [value.get_node() for value in node.input_values()]
+    return seen
+

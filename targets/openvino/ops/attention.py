@@ -1,0 +1,81 @@
+"""attention: over the state by row index where nothing but causality, windows, slopes and real tokens hide keys; else by positions.
+
+The form, and why not a better one, goes into the manifest.
+"""
+
+from __future__ import annotations
+
+from kexport.graphs.ir import Node
+from kexport.runtime.contract.errors import UnsupportedError
+from kexport.runtime.contract.manifest import Fusion
+from kexport.targets.openvino.attention import (
+    BIAS, KEY_MASK, MASK, POSITIONS, QUERY, SLOPES, Request, append, given_keys_and_values, in_text_order, index_mask, position_mask, read,
+    slot_part,
+)  # fmt: skip
+from kexport.targets.openvino.attention_forms import operator, plain, refuse_operator
+from kexport.targets.openvino.builder import Builder, Output
+from kexport.targets.openvino.lowering import lowers
+
+OPERATOR_FORM = "ScaledDotProductAttention"
+PLAIN_FORM = "MatMul-Softmax-MatMul"
+NOT_PAGED = "paged attention does not read a window together with slopes"
+
+
+@lowers("attention")
+def lower(node: Node, b: Builder) -> None:
+    """Keys and values, then the mask, then the form."""
+    r = read(node, b)
+    own = r.slot is not None and r.slot.kind == "self"
+    by_index = _why_not_by_index(b, r) if own else "it has no state"
+    keys, values = _keys_and_values(b, r)
+    if own and by_index:
+        keys, values = in_text_order(b, keys), in_text_order(b, values)
+    mask = position_mask(b, r) if by_index else index_mask(b, r)
+    refusal = refuse_operator(r)
+    made = (plain if refusal else operator)(b, r, b.heads_first(r.input(QUERY)), keys, values, mask)
+    b.set_heads_first(node.output, made)
+    b.fusions.append(_record(r, own, by_index, refusal))
+
+
+def _why_not_by_index(b: Builder, r: Request) -> str:
+    """Why masks cannot go by row index; empty if they can."""
+    hidden = [name for name, index in (("mask", MASK), ("bias", BIAS), ("key mask", KEY_MASK)) if r.input(index)]
+    if hidden:
+        return f"the graph computes its own {hidden[0]}"
+    if not r.causal:
+        return "without causality"
+    if not b.is_position_input(r.input(POSITIONS)):
+        return "its positions are computed in the graph"
+    return ""
+
+
+def _keys_and_values(b: Builder, r: Request) -> tuple[Output, Output]:
+    if r.slot is None:
+        return given_keys_and_values(b, r)
+    if not r.write:
+        return slot_part(b, r.slot_name, 0), slot_part(b, r.slot_name, 1)
+    if r.slot.kind != "self":
+        raise UnsupportedError("KX217", f"layer {r.layer} writes a cross-attention cache in a decoding step; the OpenVINO target cannot")
+    if not b.is_position_input(r.input(POSITIONS)):
+        raise UnsupportedError(
+            "KX217", f"layer {r.layer} writes its cache at positions of its own; the OpenVINO target appends to the end only"
+        )
+    new_keys, new_values = given_keys_and_values(b, r)
+    return append(b, r.slot_name, 0, new_keys), append(b, r.slot_name, 1, new_values)
+
+
+def _record(r: Request, own: bool, by_index: str, refusal: str) -> Fusion:
+    if refusal:
+        return Fusion(layer=r.layer, form=PLAIN_FORM, fused=False, reason=refusal)
+    if not own:
+        reason = "the plugin takes it apart over a cross cache" if r.slot else "without a cache"
+        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=r.slot is None, reason=reason)
+    if by_index:
+        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=False, reason=f"not fused with the cache: {by_index}")
+    if not r.write:
+        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=False, reason="it reads the cache of another layer")
+    remarks = ["fused with the cache"]
+    remarks += [f"window of {r.window}"] if r.window else []
+    remarks += ["slopes"] if r.input(SLOPES) else []
+    remarks += [NOT_PAGED] if r.input(SLOPES) and r.window else []
+    return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=True, reason=", ".join(remarks))

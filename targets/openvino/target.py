@@ -1,0 +1,45 @@
+"""The OpenVINO target as the registry knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import WeightSource
+from kexport.runtime.contract.manifest import File, VendorRuntime
+from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.openvino.emit import emit
+from kexport.targets.openvino.package import write_vendor_files
+
+
+class OpenVinoTarget:
+    """See `kexport.targets.base.Target`."""
+
+    name = "openvino"
+
+    def emit(self, graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+        """`openvino_model.xml`, or `openvino_encoder_model.xml` and `openvino_decoder_model.xml`, each with its `.bin`."""
+        return emit(graphs, weights, directory, options)
+
+    def write_vendor_files(
+        self,
+        directory: Path,
+        emitted: Emitted,
+        *,
+        stop_token_ids: Sequence[int] = (),
+        start_token_id: int | None = None,
+        pad_token_id: int | None = None,
+        has_tokenizer: bool = False,
+        prompt_start: Sequence[int] = (),
+    ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
+        """`config.json`, `generation_config.json` and the tokenizer and detokenizer models."""
+        return write_vendor_files(
+            directory,
+            emitted,
+            stop_token_ids=stop_token_ids,
+            start_token_id=start_token_id,
+            pad_token_id=pad_token_id,
+            has_tokenizer=has_tokenizer,
+            prompt_start=prompt_start,
+        )

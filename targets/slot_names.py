@@ -1,0 +1,41 @@
+"""The tensor names of cache slots that users of Hugging Face's exporters expect; see CONTRACTS.
+
+    past_key_values.<i>.key|value -> present.<i>.key|value
+    with an encoder: past_key_values.<i>.decoder|encoder.key|value -> present.<i>.decoder|encoder.key|value
+"""
+
+from __future__ import annotations
+
+from kexport.graphs.ir import Slot
+
+PARTS = ("key", "value")
+
+
+class SlotNames:
+    """The tensor names of every slot, from the graph that has the slots: the i-th of its kind is layer i."""
+
+    def __init__(self, slots: dict[str, Slot]) -> None:
+        kinds = [slot.kind for slot in slots.values()]
+        self._two_kinds = len(set(kinds)) > 1
+        self._places: dict[str, tuple[int, str]] = {}
+        for index, (name, slot) in enumerate(slots.items()):
+            self._places[name] = (kinds[:index].count(slot.kind), "encoder" if slot.kind == "cross" else "decoder")
+
+    def past(self, slot: str) -> tuple[str, str]:
+        """Input names, key and value."""
+        return self._pair("past_key_values", slot)
+
+    def present(self, slot: str) -> tuple[str, str]:
+        """Output names, key and value."""
+        return self._pair("present", slot)
+
+    def encoder_output(self, name: str) -> str | None:
+        """The present name of graph output `<slot>.key` or `<slot>.value`; None where it is no slot's."""
+        slot, _, part = name.rpartition(".")
+        return self.present(slot)[PARTS.index(part)] if slot in self._places and part in PARTS else None
+
+    def _pair(self, stem: str, slot: str) -> tuple[str, str]:
+        index, side = self._places[slot]
+        middle = f"{side}." if self._two_kinds else ""
+        key, value = (f"{stem}.{index}.{middle}{part}" for part in PARTS)
+        return key, value
