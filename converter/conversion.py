@@ -53,7 +53,7 @@ from kexport.runtime.contract.version import __version__
 from kexport.targets.base import EmitOptions, Emitted
 from numpy.typing import NDArray
 
-LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "openvino", "openvino-tokenizers", "tokenizers", "numpy")
+LIBRARIES = ("keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "ai-edge-litert", "openvino", "openvino-tokenizers", "tokenizers", "numpy")
 CARRIED_OVER = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "README.md")
 KIBIBYTE = 1024
 RUNTIME_BYTES = 100_000_000  # Python, numpy and the engine's library, measured on an artifact of no size
