@@ -31,10 +31,10 @@ def step_bytes(manifest: Manifest, *, batch: int, held: int, encoder_length: int
 def _bytes_per_position(slot: CacheSlot, step: Signature) -> int:
     """Keys and values of one position of one row, as stored (heads may be padded)."""
     specs = {spec.name: spec for spec in step.inputs}
-    return sum(_bytes_of_others(specs[name], slot.layout.index(LENGTH)) for name in slot.inputs if name in specs)
+    return sum(_bytes_of_others(specs[name], slot.layout) for name in slot.inputs if name in specs)
 
 
-def _bytes_of_others(spec: TensorSpec, length_axis: int) -> int:
+def _bytes_of_others(spec: TensorSpec, layout: tuple[str, ...]) -> int:
     """Bytes at one place of the length axis, whether that axis has a name or a fixed size."""
-    sizes = (size for axis, size in enumerate(spec.shape) if axis != length_axis)
+    sizes = (size for name, size in zip(layout, spec.shape, strict=True) if name != LENGTH)
     return math.prod(size for size in sizes if isinstance(size, int)) * item_size(spec.dtype)

@@ -83,7 +83,7 @@ def llm_metadata(*, start_token_ids: Sequence[int], stop_token_ids: Sequence[int
         from litert_lm_builder.runtime.proto import llm_metadata_pb2
     except ModuleNotFoundError as error:
         raise UnsupportedError(
-            "KX201", f"--package litertlm needs the package `{error.name}`, which is not installed", hint='pip install "kexport[convert]"'
+            "KX209", f"--package litertlm needs the package `{error.name}`, which is not installed", hint='pip install "kexport[convert]"'
         ) from error
     message = llm_metadata_pb2.LlmMetadata()
     if start_token_ids:
