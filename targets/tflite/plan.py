@@ -17,8 +17,8 @@ from kexport.runtime.contract.errors import UsageError
 from kexport.targets.base import EmitOptions
 
 DEFAULT_BUCKETS = (16, 128, 512)
-FIRST_CONTEXT = 512
-CONTEXT_STEP = 2
+FIRST_CONTEXT = 256
+BETWEEN = 1.5  # a context between one power of two and the next: on the way there a step attends to half as many positions in vain
 LITERTLM = "litertlm"
 
 
@@ -82,9 +82,9 @@ def head_room(buckets: tuple[int, ...]) -> int:
 
 
 def contexts(length: int) -> tuple[int, ...]:
-    """512, 1024, ... below the cache's length."""
+    """256, 384, 512, 768, 1024, 1536, ... below the cache's length."""
     found, context = [], FIRST_CONTEXT
     while context < length:
-        found.append(context)
-        context *= CONTEXT_STEP
-    return tuple(found)
+        found += [context, int(context * BETWEEN)]
+        context *= 2
+    return tuple(context for context in found if context < length)

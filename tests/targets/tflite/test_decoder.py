@@ -85,7 +85,7 @@ def test_encoder_and_decoder(tmp_path: Path) -> None:
 def test_decoders_of_a_part_of_the_cache(tmp_path: Path) -> None:
     """`decode_512` looks at 512 positions of the same caches and gives the logits of `decode`, up to its last position."""
     files = write(tmp_path, decoder(Toy(layers=1, hidden=16, heads=2, kv_heads=1, head_dim=8)), capacity=600, prefill_buckets=(8, 512))
-    assert [s.name for s in files.emitted.signatures] == ["prefill_8", "prefill_512", "decode_512", "decode"]
+    assert [s.name for s in files.emitted.signatures] == ["prefill_8", "prefill_512", "decode_256", "decode_384", "decode_512", "decode"]
     shapes = {s.name: {spec.name: spec.shape for spec in s.inputs} for s in files.emitted.signatures}
     assert shapes["decode_512"] == shapes["decode"]
     steps = Steps(files, xnnpack=True)

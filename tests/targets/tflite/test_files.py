@@ -148,7 +148,7 @@ def test_bucket_arithmetic() -> None:
     """Buckets are cut to the capacity; head room is what LiteRT-LM's padding may need; contexts double."""
     assert chosen_buckets((512, 16, 16, 128), 100) == (16, 100)
     assert head_room((16, 128, 512)) == 383 and head_room((1,)) == 0
-    assert contexts(2048) == (512, 1024) and contexts(512) == () and contexts(513) == (512,)
+    assert contexts(1024) == (256, 384, 512, 768) and contexts(256) == () and contexts(385) == (256, 384)
     with pytest.raises(UsageError, match="--prefill-buckets"):
         chosen_buckets((0, 16), 100)
 
