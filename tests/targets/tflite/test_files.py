@@ -120,7 +120,7 @@ def test_traffic_of_a_step(tmp_path: Path) -> None:
 def test_names_and_shapes_of_the_signatures(tmp_path: Path) -> None:
     """LiteRT-LM's contract."""
     files = write(tmp_path, decoder(Toy()), capacity=24)
-    prefill, _, decode = files.emitted.signatures
+    prefill, *_, decode = files.emitted.signatures
     shapes = {spec.name: (spec.dtype, spec.shape) for spec in decode.inputs}
     assert shapes["tokens"] == ("int32", (1, 1)) and shapes["input_pos"] == ("int32", (1,))
     assert shapes["kv_cache_k_0"] == shapes["kv_cache_v_1"] == ("float32", (1, 2, 24, 16))
