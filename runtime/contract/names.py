@@ -19,6 +19,7 @@ BATCH = "batch"  # the dim name that every batched tensor starts with
 
 # TFLite (one row, fixed lengths) and SavedModel: `prefill` (TFLite: `prefill_<n>`) and `decode` in place of `extend`
 PREFILL = "prefill"
+FIRST = "first"  # `first_<n>`: a prefill of an empty cache
 DECODE = "decode"
 GENERATE = "generate"  # SavedModel: the whole loop inside the graph
 TOKENS = "tokens"

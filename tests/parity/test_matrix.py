@@ -6,6 +6,7 @@ golden batch of 64 new tokens a row is generated on each target on top. Differen
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,5 +78,5 @@ def test_the_table_of_logit_differences(outcomes: Any, capsys: pytest.CaptureFix
         assert all(0 < difference < 1e-2 for difference in differences)
         rows.append(f"{family:10}" + "".join(f"{difference:12.2g}" for difference in differences))
     with capsys.disabled():
-        print("\nlargest logit difference to KerasHub\n" + "\n".join(rows))
+        sys.stdout.write("\nlargest logit difference to KerasHub\n" + "\n".join(rows) + "\n")
     assert all(Path(outcomes(family)[target].directory, "kexport.json").exists() for family in FAMILIES for target in targets.known())
