@@ -32,12 +32,12 @@ def described(directory: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["mistral", "gemma2", "bloom"])
-def test_tokens_through_the_c_api(name: str, tmp_path: Path) -> None:
-    """Both the host's own loop over prefill and decode and the loop inside the graph."""
+@pytest.mark.parametrize(("name", "stored"), [("mistral", "float32"), ("gemma2", "float32"), ("bloom", "float32"), ("mistral_bfloat16", "bfloat16")])
+def test_tokens_through_the_c_api(name: str, stored: str, tmp_path: Path) -> None:
+    """Both the host's own loop over prefill and decode and the loop inside the graph; compiled products where weights are stored narrow."""
     from tests.targets.savedmodel.artifacts import golden_artifact
 
-    golden, manifest = golden_artifact(name, tmp_path)
+    golden, manifest = golden_artifact(name, tmp_path, stored_dtype=stored)
     decode = manifest.signature("decode")
     assert decode is not None
     sizes = {"batch": 1, "capacity": MAX_LENGTH}
