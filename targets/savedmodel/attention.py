@@ -82,10 +82,14 @@ def write(b: Builder, slot: str, part: int, new: str, positions: str) -> None:
 
 
 def _cache_rows(b: Builder, positions: str, heads: int) -> Tensor:
-    """Row numbers in [batch * heads * length] of every new key: [batch * heads * sequence]."""
-    first = tf.range(b.size_tensor("batch") * heads) * b.size_tensor(LENGTHS["self"])
-    by_head = tf.reshape(first, [OPEN, heads, 1])
-    return tf.reshape(by_head + tf.expand_dims(b.value(positions), 1), [OPEN])
+    """Row numbers in [batch * heads * length] of every new key: [batch * heads * sequence].
+
+    Positions that the cache does not have are held at its ends: a host's mistake must not reach another row.
+    """
+    length = b.size_tensor(LENGTHS["self"])
+    first = tf.reshape(tf.range(b.size_tensor("batch") * heads) * length, [OPEN, heads, 1])
+    held = tf.maximum(tf.minimum(b.value(positions), length - 1), 0)
+    return tf.reshape(first + tf.expand_dims(held, 1), [OPEN])
 
 
 def _finished(node: Node, b: Builder, logits: Tensor) -> Tensor:

@@ -167,6 +167,24 @@ def test_a_step_copies_no_cache(opened: Any) -> None:
     assert places() == before
 
 
+@pytest.mark.parametrize("position", [40, 10_000, -1])
+def test_positions_outside_the_cache_stay_in_their_row(position: int, opened: Any) -> None:
+    """A host that gives a position that is not there spoils its own row at most, never another head or row."""
+    from kexport.runtime.engines.plain_tensorflow import tf
+
+    engine, _, _ = opened("mistral")
+    cache, _ = prefilled(engine, [[3, 4, 5], [9, 8, 7]])
+    before = {name: tensor.numpy().copy() for name, tensor in cache.caches.items()}
+    assert next(iter(before.values())).shape[2] == CAPACITY + 1
+    feeds = {"tokens": tf.constant([[1], [2]]), "input_pos": tf.constant([[position], [3]]), **cache.caches}
+    outputs = engine._functions["decode"](**feeds)
+    end = 0 if position < 0 else CAPACITY
+    for name, old in before.items():
+        new = outputs[name].numpy()
+        changed = {tuple(place) for place in np.argwhere((new != old).any(axis=3)).tolist()}
+        assert changed == {(0, head, end) for head in range(2)} | {(1, head, 3) for head in range(2)}
+
+
 def damaged(directory: Path, name: str, how: str) -> None:
     path = directory / name
     content = bytearray(path.read_bytes())
