@@ -19,7 +19,7 @@ from kexport.targets.base import TensorHook
 from tensorflow.python.checkpoint import checkpoint, graph_view
 from tensorflow.python.saved_model import save
 
-PART_BYTES = 256 << 20  # of one file in variables/: what is in memory at a time, besides a tensor that is larger
+PART_BYTES = 128 << 20  # of one file in variables/: what is in memory at a time, besides a tensor that is larger
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 VARIABLES = "variables"

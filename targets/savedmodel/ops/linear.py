@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 from kexport.graphs.ir import Node
+from kexport.graphs.weights import Concatenated, Weight, concatenate
 from kexport.targets.savedmodel.builder import OPEN, Builder, Tensor
 from kexport.targets.savedmodel.lowering import lowers
 
@@ -38,11 +39,18 @@ def _product(node: Node, b: Builder, flat: Tensor) -> Tensor:
     name = node.input(1)
     if name not in b.graph.weights:
         return tf.matmul(flat, b.value(name))
-    weight = b.graph.weights[name].transpose(OUT_FIRST)
+    weight = _rows(b.graph.weights[name])
     stored = b.weights.stored_form(weight)
     if stored.dtype != weight.dtype and b.one_token:
         return _widening_product(flat, b.narrow(stored).read_value())
     return tf.matmul(flat, b.weight(weight), transpose_b=True)
+
+
+def _rows(weight: Weight) -> Weight:
+    """[in, out] as [out, in]; of a packed weight, part by part, so that it is put together once, in its final order."""
+    if isinstance(weight, Concatenated):
+        return concatenate(tuple(part.transpose(OUT_FIRST) for part in weight.parts), OUT_FIRST[weight.axis])
+    return weight.transpose(OUT_FIRST)
 
 
 @tf.function(jit_compile=True, autograph=False)

@@ -32,7 +32,9 @@ def described(directory: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("name", "stored"), [("mistral", "float32"), ("gemma2", "float32"), ("bloom", "float32"), ("mistral_bfloat16", "bfloat16")])
+@pytest.mark.parametrize(
+    ("name", "stored"), [("mistral", "float32"), ("gemma2", "float32"), ("bloom", "float32"), ("mistral_bfloat16", "bfloat16")]
+)
 def test_tokens_through_the_c_api(name: str, stored: str, tmp_path: Path) -> None:
     """Both the host's own loop over prefill and decode and the loop inside the graph; compiled products where weights are stored narrow."""
     from tests.targets.savedmodel.artifacts import golden_artifact
