@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 TEXT_NEW_TOKENS = 16
 STREAMED_PROMPT = 6
-VERSIONS = ("keras", "keras-hub", "tensorflow", "numpy", "onnxruntime", "openvino", "tokenizers")
+VERSIONS = ("keras", "keras-hub", "tensorflow", "numpy", "onnxruntime", "ai-edge-litert", "openvino", "tokenizers")
 SHOWN_OF_A_CRASH = 2000
 SHOWN_OF_AN_ERROR = 200
 

@@ -15,13 +15,17 @@ from typing import Any
 
 from kexport.converter.tokenizers.export import CONFIG_FILE, SPECIAL_TOKENS_FILE
 from kexport.converter.tokenizers.proof_strings import ORDINARY
+from kexport.converter.tokenizers.sentence_piece import MODEL_FILE
+from kexport.runtime.native_output import captured_stderr
 
 ORT_GENAI = "onnxruntime-genai"
 OPENVINO_GENAI = "openvino-genai"
+LITERT_LM = "litert-lm"
 Encode = Callable[[str], list[int]]
 TOKENIZERS_FILE = "tokenizer.json"
 _READ_FILES = (TOKENIZERS_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE)
 _SHOWN_STRINGS = 3
+PROBE_VOCABULARY = 8  # of a model that is never run
 _MINIMAL_CONFIG = {"model": {"type": "decoder", "vocab_size": 1, "context_length": 1, "decoder": {"filename": "model.onnx"}}, "search": {}}
 
 
@@ -48,10 +52,29 @@ def _openvino_genai(directory: Path) -> Iterator[Encode]:
     yield lambda text: [int(token) for token in model([text])["input_ids"][0]]
 
 
+@contextmanager
+def _litert_lm(directory: Path) -> Iterator[Encode]:
+    """Its engine, on the artifact's tokenizer and the smallest model: the real one would be loaded for nothing."""
+    import litert_lm
+    from kexport.targets.tflite.probe import write_probe
+
+    tokenizer = next(directory / name for name in (TOKENIZERS_FILE, MODEL_FILE) if (directory / name).exists())
+    with tempfile.TemporaryDirectory() as temporary, captured_stderr():
+        bundle = Path(temporary) / "probe.litertlm"
+        write_probe(bundle, tokenizer, PROBE_VOCABULARY)
+        litert_lm.set_min_log_severity(litert_lm.LogSeverity.ERROR)
+        engine = litert_lm.Engine(str(bundle), backend=litert_lm.Backend.CPU(thread_count=1), cache_dir=":nocache")
+        try:
+            yield lambda text: [int(token) for token in engine.tokenize(text)]
+        finally:
+            engine.close()
+
+
 # runtime -> the file its tokenizer is read from, and how to ask it
 _OPENERS: dict[str, tuple[str, Callable[[Path], AbstractContextManager[Encode]]]] = {
     ORT_GENAI: (TOKENIZERS_FILE, _ort_genai),
     OPENVINO_GENAI: ("openvino_tokenizer.xml", _openvino_genai),
+    LITERT_LM: ("model.litertlm", _litert_lm),
 }
 
 

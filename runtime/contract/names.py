@@ -19,6 +19,7 @@ BATCH = "batch"  # the dim name that every batched tensor starts with
 
 # TFLite: one row, fixed lengths; `prefill_<n>` and `decode` in place of `extend`, `encode_<n>` in place of `encode`
 PREFILL = "prefill"
+FIRST = "first"  # `first_<n>`: a prefill of an empty cache
 DECODE = "decode"
 TOKENS = "tokens"
 INPUT_POS = "input_pos"

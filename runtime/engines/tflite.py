@@ -3,7 +3,8 @@
 All shapes in a file are fixed, and so is its one row: a batch is served row by row, one set of buffers a row. What signatures there
 are is read from the manifest (names of contract/names.py):
 
-- a prompt but its last token goes through `prefill_<n>` in the pieces that cost least, padded at its end only;
+- a prompt but its last token goes through `prefill_<n>` in the pieces that cost least, padded at its end only; the first piece through
+  `first_<n>` where there is one, which looks at no position behind it;
 - every last token goes through `decode_<c>`, of which the smallest that sees all positions so far is taken, or `decode`;
 - padding is written behind the row's length, where masks hide it until the row's own tokens overwrite it.
 """
@@ -43,9 +44,10 @@ _PAD = 0
 
 @dataclass(frozen=True)
 class _Steps:
-    """The signatures of a file: prefill buckets and encoders by length, decoders by how many positions they look at."""
+    """The signatures of a file: prefill buckets, those for the first piece of a row, and encoders by length, decoders by how many positions they look at."""
 
     prefill: dict[int, Signature]
+    first: dict[int, Signature]
     decode: dict[int, Signature]
     encode: dict[int, Signature]
     cache_specs: tuple[TensorSpec, ...]
@@ -216,8 +218,10 @@ class TfliteEngine(Engine):
             if bucket == 1:
                 self._decode(row, tokens[done], held + done)
             else:
-                feeds = {names.TOKENS: _padded(tokens[done : done + real], bucket)[None], names.INPUT_POS: held + done + np.arange(bucket)}
-                self._run(self._steps.prefill[bucket], feeds, row.caches | row.cross, row.caches, row)
+                start = held + done
+                feeds = {names.TOKENS: _padded(tokens[done : done + real], bucket)[None], names.INPUT_POS: start + np.arange(bucket)}
+                signatures = self._steps.first if start == 0 and bucket in self._steps.first else self._steps.prefill
+                self._run(signatures[bucket], feeds, row.caches | row.cross, row.caches, row)
             done += real
         self._decode(row, tokens[-1], held + len(tokens) - 1)
 
@@ -268,6 +272,10 @@ class TfliteEngine(Engine):
             self._model = None
         self._open.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_model", None) is not None:  # forgotten: the library would log while it is torn down
+            self.close()
+
 
 @lru_cache(maxsize=4096)
 def cheapest_pieces(count: int, buckets: tuple[int, ...]) -> tuple[int, ...]:
@@ -310,7 +318,7 @@ def _open_model(stack: ExitStack, path: Path, options: EngineOptions, packed_wei
 
 def _read_steps(manifest: Manifest) -> _Steps:
     """The signatures by length. Raises InvalidInputError (KX555) where records do not fit together."""
-    kinds: dict[str, dict[int, Signature]] = {names.PREFILL: {}, names.DECODE: {}, names.ENCODE: {}}
+    kinds: dict[str, dict[int, Signature]] = {names.PREFILL: {}, names.FIRST: {}, names.DECODE: {}, names.ENCODE: {}}
     whole = manifest.signature(names.DECODE)
     if whole is None:
         raise InvalidInputError("KX555", f"the artifact has no `{names.DECODE}` signature", hint="convert the model again")
@@ -327,7 +335,7 @@ def _read_steps(manifest: Manifest) -> _Steps:
         if kind in kinds and length.isdecimal():
             kinds[kind][int(length)] = signature
     decode = kinds[names.DECODE] | {max(lengths): whole}
-    return _Steps(kinds[names.PREFILL], decode, kinds[names.ENCODE], own, cross, max(lengths))
+    return _Steps(kinds[names.PREFILL], kinds[names.FIRST], decode, kinds[names.ENCODE], own, cross, max(lengths))
 
 
 def _slot_specs(manifest: Manifest, specs: dict[str, TensorSpec], kind: str) -> tuple[TensorSpec, ...]:

@@ -11,6 +11,7 @@ from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from kexport.runtime.contract.manifest import Fusion, Signature
+from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.tflite import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.tflite import records
@@ -53,7 +54,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         fusions=tuple(fusions.values()),
         ops=dict(sorted(operators.items())),
         files=(written,),
-        geometry=records.geometry(main),
+        geometry=geometry.geometry(main, main.slots),
     )
 
 

@@ -17,32 +17,31 @@ import numpy as np
 from kexport.graphs.dims import ENCODER_SEQUENCE
 from kexport.graphs.ir import Graph, Slot
 from kexport.runtime.contract import names
+from kexport.targets.slot_names import SlotNames as HuggingFaceNames
 from kexport.targets.tflite.attention import HEADS_FIRST
 from kexport.targets.tflite.builder import Builder, SlotTensors, Tensor
 
-PARTS = ("key", "value")
 STEMS = {"self": ("kv_cache_k", "kv_cache_v"), "cross": ("cross_k", "cross_v")}
 ALWAYS_THERE = frozenset({names.TOKENS, names.INPUT_POS, names.ENCODER_MASK})
 IDS = "int32"
 
 
-class SlotNames:
-    """The tensor names of every slot, from the graph that has the slots: the i-th of its kind is layer i."""
+class SlotNames(HuggingFaceNames):
+    """LiteRT-LM's names; a cache goes in and comes out under the same one."""
 
     def __init__(self, slots: dict[str, Slot]) -> None:
-        kinds = [slot.kind for slot in slots.values()]
-        self._places = {name: (slot.kind, kinds[:index].count(slot.kind)) for index, (name, slot) in enumerate(slots.items())}
+        super().__init__(slots)
+        self._kinds = {name: slot.kind for name, slot in slots.items()}
 
-    def of(self, slot: str) -> tuple[str, str]:
-        """Key and value; the same name goes in and comes out."""
-        kind, index = self._places[slot]
-        key, value = (f"{stem}_{index}" for stem in STEMS[kind])
+    def past(self, slot: str) -> tuple[str, str]:
+        """Input names, key and value."""
+        index, _ = self._places[slot]
+        key, value = (f"{stem}_{index}" for stem in STEMS[self._kinds[slot]])
         return key, value
 
-    def encoder_output(self, name: str) -> str | None:
-        """The tensor name of graph output `<slot>.key` or `<slot>.value`; None where it is no slot's."""
-        slot, _, part = name.rpartition(".")
-        return self.of(slot)[PARTS.index(part)] if slot in self._places and part in PARTS else None
+    def present(self, slot: str) -> tuple[str, str]:
+        """Output names: the same."""
+        return self.past(slot)
 
 
 def declare_inputs(b: Builder, slot_names: SlotNames, encoder_capacity: int) -> None:
@@ -53,9 +52,9 @@ def declare_inputs(b: Builder, slot_names: SlotNames, encoder_capacity: int) -> 
         length = b.cache_length if slot.kind == "self" else encoder_capacity
         key, value = (
             b.add_input(tensor, slot.dtype, (1, slot.num_key_value_heads, length, dim))
-            for tensor, dim in zip(slot_names.of(name), (slot.head_dim, slot.value_head_dim), strict=True)
+            for tensor, dim in zip(slot_names.past(name), (slot.head_dim, slot.value_head_dim), strict=True)
         )
-        b.slots[name] = SlotTensors(slot, (key, value), slot_names.of(name))
+        b.slots[name] = SlotTensors(slot, (key, value), slot_names.past(name))
 
 
 def _tokens(b: Builder, name: str) -> None:

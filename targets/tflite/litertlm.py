@@ -73,8 +73,8 @@ def write_bundle(path: Path, model: Path, tokenizer: Path, metadata: bytes) -> F
     return File(path=path.name, bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
-def llm_metadata(*, start_token_id: int | None, stop_token_ids: Sequence[int], capacity: int) -> bytes:
-    """The metadata section: which token starts a prompt, which end a text, how many there may be.
+def llm_metadata(*, start_token_ids: Sequence[int], stop_token_ids: Sequence[int], capacity: int) -> bytes:
+    """The metadata section: which tokens start a prompt, which end a text, how many there may be.
 
     Raises:
         UnsupportedError: the vendor's message types are not installed.
@@ -83,11 +83,11 @@ def llm_metadata(*, start_token_id: int | None, stop_token_ids: Sequence[int], c
         from litert_lm_builder.runtime.proto import llm_metadata_pb2
     except ModuleNotFoundError as error:
         raise UnsupportedError(
-            "KX201", f"--package litertlm needs the package `{error.name}`, which is not installed", hint='pip install "kexport[convert]"'
+            "KX209", f"--package litertlm needs the package `{error.name}`, which is not installed", hint='pip install "kexport[convert]"'
         ) from error
     message = llm_metadata_pb2.LlmMetadata()
-    if start_token_id is not None:
-        message.start_token.token_ids.ids.append(start_token_id)
+    if start_token_ids:
+        message.start_token.token_ids.ids.extend(int(token) for token in start_token_ids)
     for token in stop_token_ids:
         message.stop_tokens.add().token_ids.ids.append(int(token))
     message.max_num_tokens = capacity

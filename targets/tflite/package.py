@@ -22,12 +22,12 @@ def write_vendor_files(
     emitted: Emitted,
     *,
     stop_token_ids: Sequence[int] = (),
-    start_token_id: int | None = None,
+    prompt_start: Sequence[int] = (),
     has_tokenizer: bool = False,
 ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
     """Put `model.tflite` and the tokenizer into `model.litertlm` where the signatures name that file; say which runtimes take the artifact.
 
-    `start_token_id`: the id put before a prompt, if any. `stop_token_ids`: all ids that end a text.
+    `prompt_start`: the ids put before every prompt. `stop_token_ids`: all ids that end a text.
 
     Raises:
         UnsupportedError: a bundle is wanted and there is no tokenizer that LiteRT-LM reads.
@@ -39,7 +39,7 @@ def write_vendor_files(
     if not has_tokenizer or tokenizer is None:
         message = "LiteRT-LM opens no bundle without a tokenizer, and the artifact has none that it reads"
         raise UnsupportedError("KX238", message, hint="use --package tflite, or convert a source with a tokenizer")
-    metadata = llm_metadata(start_token_id=start_token_id, stop_token_ids=stop_token_ids, capacity=emitted.cache.capacity)
+    metadata = llm_metadata(start_token_ids=prompt_start, stop_token_ids=stop_token_ids, capacity=emitted.cache.capacity)
     written = write_bundle(directory / BUNDLE_FILE, directory / MODEL_FILE, tokenizer, metadata)
     (directory / MODEL_FILE).unlink()
     inside = VendorRuntime(name=LITERT, accepted=False, reason="the model stands inside the bundle; --package tflite gives it alone")

@@ -1,9 +1,12 @@
 """Which signatures a file has: fixed sizes of the two logical operations, `extend` and `encode`.
 
 prefill_<n>   n tokens into the caches, no logits (LiteRT-LM's contract): the prompt but its last token, in pieces
+first_<n>     the same for the beginning of a prompt: attends to its own n positions only
 decode        one token, logits; attends to the whole cache
 decode_<c>    the same on the same caches, but attends to the first c positions only: cost follows the length, not the capacity
 encode_<n>    an encoder prompt of up to n tokens; the largest takes the longest prompt there is, an encoder cannot be fed in pieces
+
+LiteRT-LM calls `prefill_<n>` and `decode` only, and would pack weights for every other signature: a bundle has none but these.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from kexport.runtime.contract.errors import UsageError
 from kexport.targets.base import EmitOptions
 
 DEFAULT_BUCKETS = (16, 128, 512)
-FIRST_CONTEXT = 512
-CONTEXT_STEP = 2
+FIRST_CONTEXT = 256
+BETWEEN = 1.5  # a context between one power of two and the next: on the way there a step attends to half as many positions in vain
 LITERTLM = "litertlm"
 
 
@@ -62,11 +65,23 @@ def plan_file(graphs: Mapping[str, Graph], options: EmitOptions) -> FilePlan:
     for bucket in buckets:
         bound = sizes | {"sequence": bucket}
         signatures.append(SignaturePlan(f"{names.PREFILL}_{bucket}", names.EXTEND, bound, bucket, with_logits=False))
-    for context in contexts(length):
-        bound = sizes | {"sequence": 1, "total": context}
-        signatures.append(SignaturePlan(f"{names.DECODE}_{context}", names.EXTEND, bound, 1, with_logits=True))
+    if options.package != LITERTLM:
+        signatures += _shorter(sizes, buckets, length)
     signatures.append(SignaturePlan(names.DECODE, names.EXTEND, sizes | {"sequence": 1}, 1, with_logits=True))
     return FilePlan(tuple(signatures), length, encoder_capacity)
+
+
+def _shorter(sizes: Mapping[str, int], buckets: tuple[int, ...], length: int) -> list[SignaturePlan]:
+    """Signatures that attend to a part of the cache."""
+    found = []
+    for bucket in buckets:
+        if bucket < length:
+            bound = {**sizes, "sequence": bucket, "total": bucket}
+            found.append(SignaturePlan(f"{names.FIRST}_{bucket}", names.EXTEND, bound, bucket, with_logits=False))
+    for context in contexts(length):
+        bound = {**sizes, "sequence": 1, "total": context}
+        found.append(SignaturePlan(f"{names.DECODE}_{context}", names.EXTEND, bound, 1, with_logits=True))
+    return found
 
 
 def chosen_buckets(wanted: tuple[int, ...], capacity: int) -> tuple[int, ...]:
@@ -82,9 +97,9 @@ def head_room(buckets: tuple[int, ...]) -> int:
 
 
 def contexts(length: int) -> tuple[int, ...]:
-    """512, 1024, ... below the cache's length."""
+    """256, 384, 512, 768, 1024, 1536, ... below the cache's length."""
     found, context = [], FIRST_CONTEXT
     while context < length:
-        found.append(context)
-        context *= CONTEXT_STEP
-    return tuple(found)
+        found += [context, int(context * BETWEEN)]
+        context *= 2
+    return tuple(context for context in found if context < length)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
-from kexport.graphs.dims import Dim
+import msgspec
 from kexport.graphs.ir import Graph
-from kexport.graphs.ops import attribute
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import item_size
-from kexport.runtime.contract.manifest import Cache, CacheSlot, Signature, TensorSpec
-from kexport.targets.base import Geometry
+from kexport.runtime.contract.manifest import Cache, Signature, TensorSpec
+from kexport.targets import geometry
 from kexport.targets.tflite.interface import SlotNames
 from kexport.targets.tflite.model_file import Subgraph
 from kexport.targets.tflite.plan import SignaturePlan
@@ -59,73 +57,4 @@ def weight_bytes(subgraph: Subgraph) -> int:
 
 def cache(graph: Graph, slot_names: SlotNames, capacity: int, encoder_capacity: int) -> Cache:
     """The caches of `graph`."""
-    windows = _windows(graph)
-    slots = tuple(
-        CacheSlot(
-            name=name,
-            kind=slot.kind,
-            num_key_value_heads=slot.num_key_value_heads,
-            head_dim=slot.head_dim,
-            value_head_dim=slot.value_head_dim,
-            dtype=slot.dtype,
-            layout=LAYOUT,
-            inputs=slot_names.of(name),
-            outputs=slot_names.of(name),
-            window=windows.get(name),
-        )
-        for name, slot in graph.slots.items()
-    )
-    own = [slot for slot in graph.slots.values() if slot.kind == "self"]
-    per_token = sum(slot.num_key_value_heads * (slot.head_dim + slot.value_head_dim) * item_size(slot.dtype) for slot in own)
-    layers = tuple(tuple(layer) for layer in _layers(graph))
-    return Cache(slots=slots, layers=layers, capacity=capacity, encoder_capacity=encoder_capacity, bytes_per_token=per_token)
-
-
-def _slot_uses(graph: Graph) -> Iterable[str]:
-    """The slot of every node that uses one, in order; keys and values of one attention count once."""
-    for node in graph.of_op("attention", "cache_write", "cache_read"):
-        slot = attribute(node, "slot")
-        if slot and not (node.op != "attention" and attribute(node, "part")):
-            yield str(slot)
-
-
-def _layers(graph: Graph) -> list[list[str]]:
-    """The slots each decoder layer reads: a use of a self slot opens a layer, a cross slot joins the open one."""
-    layers: list[list[str]] = []
-    for slot in _slot_uses(graph):
-        if graph.slots[slot].kind == "self" or not layers:
-            layers.append([slot])
-        else:
-            layers[-1].append(slot)
-    return layers
-
-
-def _windows(graph: Graph) -> dict[str, int | None]:
-    """Slot -> window where every attention over the slot has one; the widest."""
-    seen: dict[str, list[int | None]] = {}
-    for node in graph.of_op("attention"):
-        if attribute(node, "slot"):
-            seen.setdefault(str(attribute(node, "slot")), []).append(attribute(node, "window"))
-    return {slot: max((w for w in windows if w), default=None) if all(windows) else None for slot, windows in seen.items()}
-
-
-def geometry(graph: Graph) -> Geometry:
-    """The sizes of `graph` that vendors' runtimes ask for."""
-    own = [slot for slot in graph.slots.values() if slot.kind == "self"]
-    shapes = {(slot.num_key_value_heads, slot.head_dim) for slot in own}
-    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op("attention") if attribute(node, "write")]
-    tables = [graph.type_of(node.input(0)).shape for node in graph.of_op("embedding")]
-    logits = graph.type_of(graph.outputs[names.LOGITS]).shape if names.LOGITS in graph.outputs else (0,)
-    return Geometry(
-        hidden_size=_number(tables[0][1]) if tables else 0,
-        vocabulary_size=_number(logits[-1]),
-        attention_heads=_number(heads[0]) if heads else 0,
-        key_value_heads=own[0].num_key_value_heads if own else 0,
-        stored_head_dim=own[0].head_dim if own else 0,
-        layers=len(own),
-        uniform=len(shapes) <= 1,
-    )
-
-
-def _number(dim: Dim) -> int:
-    return dim if isinstance(dim, int) else 0
+    return msgspec.structs.replace(geometry.cache(graph, slot_names, graph.slots, capacity, LAYOUT), encoder_capacity=encoder_capacity)

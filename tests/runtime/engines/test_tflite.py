@@ -197,7 +197,7 @@ def test_a_bundle_is_read_where_its_model_stands(files: Files, tmp_path: Path) -
 
     (tmp_path / "tokenizer.json").write_text("{}")
     bundle = tmp_path / "model.litertlm"
-    write_bundle(bundle, files.path, tmp_path / "tokenizer.json", llm_metadata(start_token_id=1, stop_token_ids=[2], capacity=CAPACITY))
+    write_bundle(bundle, files.path, tmp_path / "tokenizer.json", llm_metadata(start_token_ids=[1], stop_token_ids=[2], capacity=CAPACITY))
     begin, size = model_section(bundle)
     assert bundle.read_bytes()[begin : begin + size] == files.path.read_bytes() and begin % 16384 == 0
     signatures = tuple(msgspec.structs.replace(s, file=bundle.name) for s in files.manifest.signatures)

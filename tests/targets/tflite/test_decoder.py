@@ -66,7 +66,16 @@ def test_encoder_and_decoder(tmp_path: Path) -> None:
     """Encoder prompts of two lengths in two buckets; cross caches padded to their capacity."""
     toy = Toy(cross=True, kv_heads=4, rope=False, learned_positions=True, tied=True)
     files = write(tmp_path, {"encode": encoder(toy), "extend": decoder(toy)}, capacity=24, encoder_capacity=11)
-    assert [s.name for s in files.emitted.signatures] == ["encode_4", "encode_8", "encode_11", "prefill_4", "prefill_8", "decode"]
+    assert [s.name for s in files.emitted.signatures] == [
+        "encode_4",
+        "encode_8",
+        "encode_11",
+        "prefill_4",
+        "prefill_8",
+        "first_4",
+        "first_8",
+        "decode",
+    ]
     assert files.emitted.cache.encoder_capacity == 11
     rng = np.random.default_rng(9)
     ids, mask = rng.integers(0, toy.vocabulary, (2, 6)), np.arange(6) < np.array([[6], [3]])
@@ -85,7 +94,16 @@ def test_encoder_and_decoder(tmp_path: Path) -> None:
 def test_decoders_of_a_part_of_the_cache(tmp_path: Path) -> None:
     """`decode_512` looks at 512 positions of the same caches and gives the logits of `decode`, up to its last position."""
     files = write(tmp_path, decoder(Toy(layers=1, hidden=16, heads=2, kv_heads=1, head_dim=8)), capacity=600, prefill_buckets=(8, 512))
-    assert [s.name for s in files.emitted.signatures] == ["prefill_8", "prefill_512", "decode_512", "decode"]
+    assert [s.name for s in files.emitted.signatures] == [
+        "prefill_8",
+        "prefill_512",
+        "first_8",
+        "first_512",
+        "decode_256",
+        "decode_384",
+        "decode_512",
+        "decode",
+    ]
     shapes = {s.name: {spec.name: spec.shape for spec in s.inputs} for s in files.emitted.signatures}
     assert shapes["decode_512"] == shapes["decode"]
     steps = Steps(files, xnnpack=True)
@@ -103,10 +121,10 @@ def test_a_prefill_has_no_logits_and_no_dead_work(tmp_path: Path) -> None:
     """The last layer of a prefill writes its keys and values, and nothing behind them is in the file."""
     files = write(tmp_path, decoder(Toy(layers=2)), prefill_buckets=(4,))
     forms = operators(files.path)
-    assert forms["prefill_4"].count("SOFTMAX") == 1 and forms["decode"].count("SOFTMAX") == 2
+    assert forms["first_4"].count("SOFTMAX") == forms["prefill_4"].count("SOFTMAX") == 1 and forms["decode"].count("SOFTMAX") == 2
     assert forms["prefill_4"].count("DYNAMIC_UPDATE_SLICE") == forms["decode"].count("DYNAMIC_UPDATE_SLICE") == 4
     assert forms["prefill_4"].count("FULLY_CONNECTED") == 5 and forms["decode"].count("FULLY_CONNECTED") == 9
-    assert {s.name: s.returns_logits for s in files.emitted.signatures} == {"prefill_4": "none", "decode": "last"}
+    assert {s.name: s.returns_logits for s in files.emitted.signatures} == {"prefill_4": "none", "first_4": "none", "decode": "last"}
 
 
 def test_masks_and_tables_are_made_once_for_all_layers(tmp_path: Path) -> None:
@@ -136,3 +154,28 @@ def operators(path: Path) -> dict[str, list[str]]:
     codes = [names[code.builtinCode] for code in model.operatorCodes]
     graphs = {definition.signatureKey.decode(): model.subgraphs[definition.subgraphIndex] for definition in model.signatureDefs}
     return {name: [codes[operator.opcodeIndex] for operator in graph.operators] for name, graph in graphs.items()}
+
+
+def test_the_first_piece_of_a_prompt(tmp_path: Path) -> None:
+    """`first_<n>` writes the caches that `prefill_<n>` writes, and scores n positions instead of all."""
+    files = write(tmp_path, decoder(Toy(windows=(3, None), softcap=4.0)), prefill_buckets=(4, 8))
+    one, other = Steps(files, xnnpack=True), Steps(files, xnnpack=True)
+    one.run("prefill_8", PROMPT + [1])
+    other.run("first_8", PROMPT + [1])
+    for name, cache in one.caches.items():
+        np.testing.assert_allclose(other.caches[name], cache, atol=1e-5)
+    scores = {name: max(shape[-1] for shape in shapes) for name, shapes in softmax_shapes(files.path).items()}
+    assert scores["first_8"] == 8 and scores["first_4"] == 4 and scores["prefill_8"] == scores["decode"] == files.emitted.cache.capacity
+
+
+def softmax_shapes(path: Path) -> dict[str, list[list[int]]]:
+    """Signature -> the shapes of its softmaxes."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
+    softmax = [index for index, code in enumerate(model.operatorCodes) if code.builtinCode == schema.BuiltinOperator.SOFTMAX]
+    graphs = {definition.signatureKey.decode(): model.subgraphs[definition.subgraphIndex] for definition in model.signatureDefs}
+    return {
+        name: [graph.tensors[operator.outputs[0]].shape.tolist() for operator in graph.operators if operator.opcodeIndex in softmax]
+        for name, graph in graphs.items()
+    }

@@ -120,7 +120,7 @@ def test_traffic_of_a_step(tmp_path: Path) -> None:
 def test_names_and_shapes_of_the_signatures(tmp_path: Path) -> None:
     """LiteRT-LM's contract."""
     files = write(tmp_path, decoder(Toy()), capacity=24)
-    prefill, _, decode = files.emitted.signatures
+    prefill, *_, decode = files.emitted.signatures
     shapes = {spec.name: (spec.dtype, spec.shape) for spec in decode.inputs}
     assert shapes["tokens"] == ("int32", (1, 1)) and shapes["input_pos"] == ("int32", (1,))
     assert shapes["kv_cache_k_0"] == shapes["kv_cache_v_1"] == ("float32", (1, 2, 24, 16))
@@ -148,7 +148,7 @@ def test_bucket_arithmetic() -> None:
     """Buckets are cut to the capacity; head room is what LiteRT-LM's padding may need; contexts double."""
     assert chosen_buckets((512, 16, 16, 128), 100) == (16, 100)
     assert head_room((16, 128, 512)) == 383 and head_room((1,)) == 0
-    assert contexts(2048) == (512, 1024) and contexts(512) == () and contexts(513) == (512,)
+    assert contexts(1024) == (256, 384, 512, 768) and contexts(256) == () and contexts(385) == (256, 384)
     with pytest.raises(UsageError, match="--prefill-buckets"):
         chosen_buckets((0, 16), 100)
 

@@ -97,7 +97,7 @@ def greedy(files: Files, ids: list[int], new_tokens: int) -> list[int]:
 def bundled(directory: Path, toy: Toy) -> Files:
     """A bundle of a toy decoder."""
     files = write(directory, decoder(toy), capacity=100 if not toy.learned_positions else 24, package="litertlm")
-    _, runtimes = write_vendor_files(directory, files.emitted, stop_token_ids=[END], start_token_id=BEGIN, has_tokenizer=True)
+    _, runtimes = write_vendor_files(directory, files.emitted, stop_token_ids=[END], prompt_start=[BEGIN], has_tokenizer=True)
     assert {runtime.name: runtime.accepted for runtime in runtimes} == {"litert": False, "litert-lm": True}
     assert not files.path.exists()
     return files
