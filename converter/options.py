@@ -9,7 +9,7 @@ from kexport.runtime.contract.errors import UnsupportedError, UsageError
 
 Verify = Literal["full", "stream", "none"]
 StoredDtype = Literal["float32", "float16", "bfloat16"]
-PLANNED_TARGETS = ("savedmodel",)
+PLANNED_TARGETS: tuple[str, ...] = ()
 ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
