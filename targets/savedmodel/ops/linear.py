@@ -7,6 +7,8 @@ Rank 2 is what makes it fast: over three axes the product becomes a BatchMatMul,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 from kexport.graphs.ir import Node
 from kexport.graphs.weights import Concatenated, Weight, concatenate
@@ -53,7 +55,9 @@ def _rows(weight: Weight) -> Weight:
     return weight.transpose(OUT_FIRST)
 
 
-@tf.function(jit_compile=True, autograph=False)
-def _widening_product(x: Tensor, rows: Tensor) -> Tensor:
+def _product_of_narrow(x: Tensor, rows: Tensor) -> Tensor:
     """x @ rows^T over narrow rows, widened while they are read: XLA writes no wide copy, which costs more than the product itself."""
     return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True)
+
+
+_widening_product: Callable[[Tensor, Tensor], Tensor] = tf.function(_product_of_narrow, jit_compile=True, autograph=False)
