@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kexport.runtime.contract.errors import KexportError
 from kexport.runtime.contract.manifest import Manifest
 
 
@@ -25,3 +26,12 @@ class Artifact:
     manifest: Manifest
     summary: Summary
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one target: its artifact, or the error that stopped it."""
+
+    target: str
+    artifact: Artifact | None = None
+    error: KexportError | None = None

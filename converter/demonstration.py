@@ -1,18 +1,18 @@
-"""What `kexport demo` does: convert the repository's small story model, prove it, and let it tell on."""
+"""What `kexport demo` does: convert the repository's small story model for every target, prove each, and let each tell on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kexport import runtime
-from kexport.converter.artifact import Artifact
-from kexport.converter.conversion import convert
+from kexport.converter.artifact import Artifact, Outcome
+from kexport.converter.conversion import convert_all
 from kexport.runtime.contract.errors import UsageError
 from kexport.runtime.contract.progress import Reporter
 
 PRESET = Path("examples") / "demo_preset"
-TARGET = "onnx"
 PROMPTS = ("Once upon a time", "Long ago, in a village by the sea,")
 NEW_TOKENS = 120
 SEED = 7
@@ -20,10 +20,11 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Told:
-    """What one sampler made of one prompt."""
+    """What one sampler made of one prompt, and on which targets it told exactly that."""
 
     sampler: str
     text: str
+    targets: tuple[str, ...]
 
 
 def find_preset() -> Path:
@@ -40,13 +41,30 @@ def find_preset() -> Path:
     )
 
 
-def run(preset: Path, workdir: Path, reporter: Reporter) -> tuple[Artifact, list[Told]]:
-    """Convert `preset` into `workdir`, replacing an earlier demo, and generate greedily and with top_k. Raises as `convert` and `load` do."""
-    artifact = convert(preset, target=TARGET, output=workdir / TARGET, reporter=reporter, force=True)
-    told = []
+def run(preset: Path, workdir: Path, reporter: Reporter) -> tuple[list[Outcome], list[Told]]:
+    """Convert `preset` for all targets into `workdir`, replacing an earlier demo, and generate greedily and with a seeded top_k on each.
+
+    Raises as `convert_all` and `load` do; a target that cannot be made here (a missing extra) is an outcome with its error.
+    """
+    outcomes = convert_all(preset, "all", workdir, reporter=reporter, force=True)
+    made = [outcome.artifact for outcome in outcomes if outcome.artifact is not None]
+    told: dict[tuple[str, str], list[str]] = {}
+    for artifact in made:
+        for sampler, text in _stories(artifact):
+            told.setdefault((sampler, text), []).append(artifact.manifest.target)
+    return outcomes, [Told(sampler, text, tuple(names)) for (sampler, text), names in sorted(told.items(), key=_in_order)]
+
+
+def _stories(artifact: Artifact) -> Sequence[tuple[str, str]]:
+    """(sampler, text) for each prompt."""
     samplers = (runtime.samplers.GreedySampler(), runtime.samplers.TopKSampler(k=5, seed=SEED))
+    stories = []
     with runtime.load(artifact.directory) as model:
         for prompt, sampler in zip(PROMPTS, samplers, strict=True):
             model.compile(sampler=sampler)
-            told.append(Told(type(sampler).__name__, str(model.generate(prompt, max_length=NEW_TOKENS))))
-    return artifact, told
+            stories.append((type(sampler).__name__, str(model.generate(prompt, max_length=NEW_TOKENS))))
+    return stories
+
+
+def _in_order(item: tuple[tuple[str, str], list[str]]) -> str:
+    return item[0][0]

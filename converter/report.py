@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from kexport.converter.artifact import Artifact
+from kexport.converter.artifact import Artifact, Outcome
 from kexport.converter.console import console, size_text, table
 from kexport.converter.inspecting import parity_table, verdict_words
 from kexport.converter.plan import Plan
@@ -21,20 +22,42 @@ def print_certificate(certificate: Certificate) -> None:
     screen.print(f"verdict: {verdict_words(certificate)}")
 
 
-def print_summary(artifact: Artifact, reporter: Reporter, *, quiet: bool) -> None:
-    """What a conversion made."""
+def print_outcomes(outcomes: Sequence[Outcome], reporter: Reporter, *, quiet: bool) -> None:
+    """What a conversion made: notes, parity tables, and one row a target."""
     screen = console()
-    manifest, summary = artifact.manifest, artifact.summary
+    made = [outcome.artifact for outcome in outcomes if outcome.artifact is not None]
     if not quiet:
-        for note in artifact.notes:
+        for note in dict.fromkeys(note for artifact in made for note in (*artifact.notes, *artifact.manifest.parity.warnings)):
             reporter.note(note)
-        if manifest.parity.cases:
-            screen.print(parity_table(manifest.parity))
-    fused = f"{sum(f.fused for f in manifest.fusions)} of {len(manifest.fusions)}"
-    seconds = f"{sum(summary.seconds.values()):.1f}"
-    row = (manifest.target, size_text(summary.bytes_written), seconds, size_text(summary.peak_resident_bytes), fused, verdict_words(manifest.parity))
+        for artifact in made:
+            if artifact.manifest.parity.cases:
+                screen.print(f"{artifact.manifest.target}:")
+                screen.print(parity_table(artifact.manifest.parity))
     columns = ("target", "#size", "#seconds", "#peak memory", "#attention fused", "parity")
-    screen.print(table(f"{manifest.source.class_name} -> {artifact.directory}", columns, [row]))
+    title = f"{made[0].manifest.source.class_name} -> {_common_place(made)}" if made else "nothing was made"
+    screen.print(table(title, columns, [_outcome_row(outcome) for outcome in outcomes]))
+
+
+def _common_place(made: Sequence[Artifact]) -> str:
+    return str(made[0].directory if len(made) == 1 else made[0].directory.parent)
+
+
+def _outcome_row(outcome: Outcome) -> tuple[str, ...]:
+    if outcome.artifact is None:
+        assert outcome.error is not None
+        return outcome.target, "", "", "", "", f"failed: error[{outcome.error.code}] {outcome.error.message}"
+    manifest, summary = outcome.artifact.manifest, outcome.artifact.summary
+    fused = f"{sum(f.fused for f in manifest.fusions)} of {len(manifest.fusions)}"
+    seconds, peak = f"{sum(summary.seconds.values()):.1f}", size_text(summary.peak_resident_bytes)
+    return outcome.target, size_text(summary.bytes_written), seconds, peak, fused, verdict_words(manifest.parity)
+
+
+def outcome_document(outcome: Outcome) -> dict[str, Any]:
+    """One target's result as JSON."""
+    if outcome.artifact is not None:
+        return artifact_document(outcome.artifact)
+    assert outcome.error is not None
+    return {"target": outcome.target, "error": {"code": outcome.error.code, "message": outcome.error.message, "hint": outcome.error.hint}}
 
 
 def artifact_document(artifact: Artifact) -> dict[str, Any]:

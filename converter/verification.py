@@ -30,10 +30,10 @@ def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_sou
         ParityError: the artifact does not give the original's tokens; the manifest is left as it was.
         InvalidInputError: a file was changed, or the source is another model.
     """
-    from kexport.converter.conversion import prove
     from kexport.converter.options import make_options
     from kexport.converter.original import open_original
     from kexport.converter.plan import make_plan
+    from kexport.converter.proving import Prover
     from kexport.converter.sources import open_source
 
     manifest = _checked_manifest(artifact, reporter)
@@ -46,7 +46,7 @@ def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_sou
     plan = make_plan(opened, options)
     with reporter.stage("build the model"):
         original = open_original(opened)
-    certificate = prove(opened, original, manifest, artifact, plan.verify, reporter)
+    certificate = Prover(opened, original, plan.verify, reporter).prove(manifest, artifact)
     write_manifest(artifact, msgspec.structs.replace(manifest, parity=certificate))
     return certificate
 

@@ -15,7 +15,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
 
-LENGTH = "capacity"  # the name of the length axis in a slot's layout
+LENGTHS = ("capacity", "length")  # the names of the length axis in a slot's layout: of a fixed buffer, of one that grows
 
 
 def step_bytes(manifest: Manifest, *, batch: int, held: int, encoder_length: int = 0) -> int:
@@ -29,12 +29,16 @@ def step_bytes(manifest: Manifest, *, batch: int, held: int, encoder_length: int
 
 
 def _bytes_per_position(slot: CacheSlot, step: Signature) -> int:
-    """Keys and values of one position of one row, as stored (heads may be padded)."""
+    """Keys and values of one position of one row, as stored (heads may be padded); of a state inside the model, as the slot describes it."""
     specs = {spec.name: spec for spec in step.inputs}
-    return sum(_bytes_of_others(specs[name], slot.layout) for name in slot.inputs if name in specs)
+    stored = [specs[name] for name in slot.inputs if name in specs]
+    if not stored:
+        return slot.num_key_value_heads * (slot.head_dim + slot.value_head_dim) * item_size(slot.dtype)
+    length_axis = next(axis for axis, name in enumerate(slot.layout) if name in LENGTHS)
+    return sum(_bytes_of_others(spec, length_axis) for spec in stored)
 
 
-def _bytes_of_others(spec: TensorSpec, layout: tuple[str, ...]) -> int:
+def _bytes_of_others(spec: TensorSpec, length_axis: int) -> int:
     """Bytes at one place of the length axis, whether that axis has a name or a fixed size."""
-    sizes = (size for name, size in zip(layout, spec.shape, strict=True) if name != LENGTH)
+    sizes = (size for axis, size in enumerate(spec.shape) if axis != length_axis)
     return math.prod(size for size in sizes if isinstance(size, int)) * item_size(spec.dtype)

@@ -11,12 +11,13 @@ from kexport.converter.cli_options import IntegerList
 HELP = """Convert a KerasHub model into an artifact that runs without Keras, and prove it.
 
 SOURCE is a KerasHub preset id, kaggle://..., hf://..., a preset directory, a Hugging Face model directory, or a .keras file.
-OUT appears only when every file is written and the artifact gave the original's tokens."""
+OUT appears only when every file is written and the artifact gave the original's tokens. With several targets OUT holds one artifact for
+each, and each appears whole or not at all."""
 
 
 @click.command(help=HELP)
 @click.argument("source")
-@click.option("--target", default="onnx", show_default=True, metavar="NAME", help="What to convert to; `kexport list` shows the targets.")
+@click.option("--target", default="onnx", show_default=True, metavar="NAME", help="What to convert to: a name, several with commas, or all; `kexport list` shows them.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="OUT", help="The directory to make.")
 @click.option("--dtype", default="float32", show_default=True, metavar="float32|float16|bfloat16", help="How weights are stored; compute is float32.")
 @click.option("--max-length", type=int, metavar="N", help="The longest sequence served [default: the position table, else the preprocessor's, at least 2048].")
@@ -42,8 +43,8 @@ OUT appears only when every file is written and the artifact gave the original's
 @click.option("--low-memory", is_flag=True, hidden=True)
 def command(source: str, target: str, output: Path, no_tokenizer: bool, no_verify: bool, quiet: bool, as_json: bool, **given: Any) -> None:
     from kexport.converter.console import print_json
-    from kexport.converter.conversion import convert
-    from kexport.converter.report import artifact_document, print_summary
+    from kexport.converter.conversion import convert_all
+    from kexport.converter.report import outcome_document, print_outcomes
     from kexport.runtime.contract.errors import UsageError
     from kexport.runtime.contract.progress import reporter_for
 
@@ -51,8 +52,14 @@ def command(source: str, target: str, output: Path, no_tokenizer: bool, no_verif
         raise UsageError("KX104", f"--no-verify and --verify {given['verify']} contradict each other", hint="give one of them")
     given["verify"] = "none" if no_verify else given["verify"]
     reporter = reporter_for(quiet=quiet)
-    artifact = convert(source, target, output, reporter=reporter, tokenizer=not no_tokenizer, **given)
+    outcomes = convert_all(source, target, output, reporter=reporter, tokenizer=not no_tokenizer, **given)
+    failed = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
+    if len(outcomes) == 1 and failed is not None:
+        raise failed
     if as_json:
-        print_json(artifact_document(artifact))
+        documents = [outcome_document(outcome) for outcome in outcomes]
+        print_json(documents[0] if len(documents) == 1 else documents)
     else:
-        print_summary(artifact, reporter, quiet=quiet)
+        print_outcomes(outcomes, reporter, quiet=quiet)
+    if failed is not None:
+        raise failed

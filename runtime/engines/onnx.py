@@ -24,7 +24,7 @@ from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, ResourceError, UnsupportedError
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
-from kexport.runtime.engines.huge_pages import on_huge_pages
+from kexport.runtime.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
 

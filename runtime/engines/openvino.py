@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 
 _DEVICE = "CPU"
 _PREFILL_CHUNK = 512  # tokens of one call: longer ones gain no speed and the masks of a call grow with the square
+_WASTEFUL = 2  # times as many columns as the longest row has tokens: then moving the state is cheaper than attending to nothing
 _TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK}
 _LENGTH_AXIS = 2
 # Exact tokens need float32 everywhere; by default the plugin keeps an 8-bit cache and multiplies in bfloat16 where the CPU can.
@@ -250,7 +251,8 @@ class OpenVinoEngine(Engine):
 
     def _extend_step(self, cache: OpenVinoCache, tokens: Tokens, running: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], result: Logits) -> None:
         """Equally many tokens for the `running` rows; the logits of rows that this is the `last` step of go into `result`."""
-        if not cache.aligned[running].all():
+        wasted = cache.mask.shape[1] > _WASTEFUL * int(cache.lengths.max())
+        if wasted or not cache.aligned[running].all():
             cache.align()
         width = tokens.shape[1]
         real = np.repeat(running[:, None], width, axis=1).astype(np.int64)
@@ -279,6 +281,7 @@ def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
 
 def _compile(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledModel:
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    settings["ENABLE_CPU_PINNING"] = False  # measured: on busy cores a thread that may not move costs a quarter more a step
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     try:

@@ -17,9 +17,8 @@ from kexport.graphs.ops.attention import BIAS, KEY, KEY_MASK, MASK, POSITIONS, Q
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from kexport.targets.openvino.builder import HEADS_FIRST, Builder, Output, fixed, output_of
-from openvino import Type, opset6
+from openvino import PartialShape, Type, opset6
 from openvino import opset13 as op
-from openvino import PartialShape
 
 # A hidden key's logit. Never an infinity: a row that sees no key (padding) would become NaN in a plain softmax.
 HIDDEN = float(np.finfo(np.float32).min)

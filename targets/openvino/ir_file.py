@@ -21,8 +21,8 @@ from kexport.runtime.contract.manifest import File
 from kexport.targets.openvino.weight_file import Place, WeightFile
 
 CONSTANT = "Constant"
-# What the plugin would otherwise choose by itself: a cache of 8-bit numbers, and reduced precision where the CPU has it.
-RUNTIME_OPTIONS = {"KV_CACHE_PRECISION": "f32", "INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+# What the plugin would otherwise choose by itself: a cache of 8-bit numbers. It reads these two only: not INFERENCE_PRECISION_HINT (2026.4).
+RUNTIME_OPTIONS = {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 _CONSTANT_LAYER = re.compile(r'(<layer id="\d+" name="(?P<name>[^"]*)" type="Const"[^>]*>\s*<data [^>]*?)offset="\d+" size="(?P<size>\d+)"')
 _AUTOMATIC = re.compile(r"(Parameter|Result)_\d+")
 _ESCAPES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}

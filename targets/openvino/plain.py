@@ -10,10 +10,6 @@ from kexport.targets.openvino.builder import Builder
 from kexport.targets.openvino.lowering import lowers
 from openvino import opset13 as op
 
-
-
-
-
 UNARY: dict[str, Callable[..., Any]] = {
     "neg": op.negative, "abs": op.absolute, "exp": op.exp, "log": op.log, "sin": op.sin, "cos": op.cos, "tanh": op.tanh,
     "sigmoid": op.sigmoid, "softplus": op.softplus, "relu": op.relu, "erf": op.erf, "sqrt": op.sqrt, "not": op.logical_not,

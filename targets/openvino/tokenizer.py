@@ -63,7 +63,8 @@ def _hugging_face(directory: Path, prompt_start: Sequence[int]) -> Any:
     added = {token["content"] for token in document.get("added_tokens", ())}
     unknown = special.get("unk_token")
     special = {name: token for name, token in special.items() if token in added or (not added and token != unknown)}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False, **special)
+    make: Any = PreTrainedTokenizerFast  # without types in some releases
+    return make(tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False, **special)
 
 
 def _with_patterns(part: Any) -> Any:

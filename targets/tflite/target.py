@@ -30,6 +30,7 @@ class TfliteTarget:
         stop_token_ids: Sequence[int] = (),
         start_token_id: int | None = None,
         pad_token_id: int | None = None,
+        prompt_start: Sequence[int] = (),
         has_tokenizer: bool = False,
         prompt_start: Sequence[int] = (),
     ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:

@@ -50,6 +50,15 @@ def test_cross_caches_are_read_whole(encoder_decoder: Path) -> None:
     assert step_bytes(manifest, batch=1, held=10, encoder_length=7) == WEIGHT_BYTES + (10 + 7) * CACHE_BYTES
 
 
+def test_caches_inside_the_model_are_read_too(decoder: Path) -> None:
+    """A cache that is a state of the model is no input of its step; its slot says how large it is."""
+    manifest = with_weights(read_manifest(decoder))
+    step = manifest.signatures[0]
+    hidden = msgspec.structs.replace(step, inputs=tuple(spec for spec in step.inputs if not spec.name.startswith("past_key_values")))
+    assert len(hidden.inputs) < len(step.inputs)
+    assert step_bytes(msgspec.structs.replace(manifest, signatures=(hidden,)), batch=3, held=10) == WEIGHT_BYTES + 30 * CACHE_BYTES
+
+
 def test_unknown_weights_have_no_floor(decoder: Path) -> None:
     """A manifest that does not say what a step reads gives no floor instead of a wrong one."""
     assert step_bytes(read_manifest(decoder), batch=1, held=10) == 0

@@ -1,4 +1,4 @@
-"""`kexport demo`: from the preset in the repository to a proven artifact and a text."""
+"""`kexport demo`: from the preset in the repository to a proven artifact for every target, and the same texts from all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from kexport import targets
 from kexport.converter import demonstration
 from kexport.runtime.contract.errors import UsageError
 
@@ -16,17 +17,20 @@ DISTINCT_WORDS = 30
 
 @pytest.mark.slow
 def test_demo(run: Run, tmp_path: Path) -> None:
-    """The demo model converts, every token is KerasHub's, and its texts go on from their prompts with many different words."""
+    """The demo model converts for every target, every token is KerasHub's, and all tell the same texts, of many different words."""
     result = run("demo", "--workdir", tmp_path, "--json", "--quiet")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
-    parity = document["parity"]
-    assert parity["verdict"] == "proven"
-    assert parity["tokens_equal"] == parity["tokens_compared"] > 0
+    assert [entry["target"] for entry in document["targets"]] == list(targets.known())
+    for entry in document["targets"]:
+        assert entry["verdict"] == "proven"
+        assert entry["tokens_equal"] == entry["tokens_compared"] > 0
+        assert (tmp_path / entry["target"] / "kexport.json").exists()
+    assert len(document["texts"]) == len(demonstration.PROMPTS), "the targets tell different stories"
     for prompt, told in zip(demonstration.PROMPTS, document["texts"], strict=True):
+        assert told["targets"] == list(targets.known())
         assert told["text"].startswith(prompt)
         assert len(set(told["text"].split())) >= DISTINCT_WORDS
-    assert (tmp_path / "onnx" / "kexport.json").exists()
 
 
 def test_the_preset_is_in_the_repository() -> None:

@@ -24,7 +24,7 @@ _IR_VERSION = 10
 _EPSILON = 1e-6
 _ROTARY_BASE = 10000.0
 _OUTPUT_GAIN = 3.0  # layers speak louder than the embedding, so that greedy tokens depend on the history
-_LAYOUT = ("batch", "heads", "length", "head_dim")
+_LAYOUT = ("batch", "key_value_heads", "capacity", "head_dim")
 
 
 @dataclass(frozen=True)

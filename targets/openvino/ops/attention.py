@@ -9,7 +9,19 @@ from kexport.graphs.ir import Node
 from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Fusion
 from kexport.targets.openvino.attention import (
-    BIAS, KEY_MASK, MASK, POSITIONS, QUERY, SLOPES, Request, append, given_keys_and_values, in_text_order, index_mask, position_mask, read,
+    BIAS,
+    KEY_MASK,
+    MASK,
+    POSITIONS,
+    QUERY,
+    SLOPES,
+    Request,
+    append,
+    given_keys_and_values,
+    in_text_order,
+    index_mask,
+    position_mask,
+    read,
     slot_part,
 )  # fmt: skip
 from kexport.targets.openvino.attention_forms import operator, plain, refuse_operator

@@ -237,7 +237,19 @@ def test_steps_of_equal_rows_move_nothing(engine: Engine, monkeypatch: pytest.Mo
         engine.extend(cache, np.array([[1], [2], [3]]), counts)
     cache.reorder([0, 0])
     engine.extend(cache, np.array([[1], [2]]))
-    assert not moves
+    assert not moves, "a state was copied"
+
+
+def test_columns_that_no_row_needs_any_more_are_given_up(engine: Engine, files: Files) -> None:
+    """When the long rows are gone the others do not go on attending over their padding."""
+    cache, truth = engine.new_cache(3, CAPACITY), Truth(files, 3)
+    engine.extend(cache, *ragged(PROMPTS))
+    truth.extend(*ragged(PROMPTS))
+    cache.reorder([1, 1])
+    truth.history = [list(truth.history[1]), list(truth.history[1])]
+    truth.extend([[1], [2]], [1, 1])
+    check(engine.extend(cache, np.array([[1], [2]])), truth, range(2))
+    assert isinstance(cache, OpenVinoCache) and cache.mask.shape == (2, 4)
 
 
 def test_wrong_shapes_are_refused(engine: Engine) -> None:

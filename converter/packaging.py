@@ -1,0 +1,172 @@
+"""The stage after writing: tokenizer, vendors' files, what travels with the source, and the manifest."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kexport import targets
+from kexport.converter.limits import Limits
+from kexport.converter.options import ConvertOptions
+from kexport.converter.original import Original
+from kexport.converter.parity.gate import library_versions
+from kexport.converter.sources import Source
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import Parameter
+from kexport.runtime.contract import manifest as records
+from kexport.runtime.contract.files import sha256_file
+from kexport.runtime.contract.version import __version__
+from kexport.targets.base import Emitted
+
+LIBRARIES = (
+    "keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "openvino", "openvino-tokenizers", "ai-edge-litert", "tokenizers", "numpy",
+)  # fmt: skip
+CARRIED_OVER = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "README.md")
+RUNTIME_BYTES = 100_000_000  # Python, numpy and the engine's library, measured on an artifact of no size
+
+
+def package(
+    source: Source,
+    source_record: records.Source,
+    original: Original,
+    emitted: Emitted,
+    limits: Limits,
+    options: ConvertOptions,
+    target: str,
+    directory: Path,
+) -> records.Manifest:
+    """Complete the artifact in `directory`; returns its manifest, still without a certificate.
+
+    Raises:
+        UnsupportedError: the tokenizer cannot be exported equal.
+    """
+    tokenizer = limits.in_tokenizer(_export_tokenizer(original, options, directory))
+    runtimes = _write_vendor_files(target, emitted, tokenizer, directory)
+    _carry_over(source, directory)
+    return records.Manifest(
+        producer=records.Producer(kexport=__version__, libraries=library_versions(LIBRARIES)),
+        source=source_record,
+        task=source.task,
+        target=target,
+        dtype=records.Dtype(stored=options.dtype),
+        signatures=emitted.signatures,
+        cache=limits.in_cache(emitted.cache),
+        tokenizer=tokenizer,
+        generation=_generation(original.task, tokenizer, emitted, limits),
+        memory=_memory(emitted, limits),
+        fusions=emitted.fusions,
+        ops=emitted.ops,
+        runtimes=runtimes,
+        files=_file_records(directory, emitted.files),
+    )
+
+
+def record_source(source: Source, graphs: Mapping[str, Graph]) -> records.Source:
+    """The source in the manifest's words, with the digest of its weight files. Reads every byte of them."""
+    record = source.record(source.weight_digest())
+    parameters = {parameter for graph in graphs.values() for weight in graph.weights.values() for parameter in weight.parameters()}
+    return msgspec.structs.replace(record, parameter_count=record.parameter_count or _count(parameters))
+
+
+def _count(parameters: set[Parameter]) -> int:
+    return sum(math.prod(parameter.shape) for parameter in parameters)
+
+
+def _export_tokenizer(original: Original, options: ConvertOptions, directory: Path) -> records.Tokenizer | None:
+    from kexport.converter.tokenizers import export_tokenizer, resolve_stop_token_ids
+
+    preprocessor = getattr(original.task, "preprocessor", None)
+    if preprocessor is None or not options.tokenizer:
+        return None
+    return export_tokenizer(preprocessor, directory, stop_token_ids=resolve_stop_token_ids(original.task))
+
+
+def _write_vendor_files(
+    target: str, emitted: Emitted, tokenizer: records.Tokenizer | None, directory: Path
+) -> tuple[records.VendorRuntime, ...]:
+    special = tokenizer.special_tokens if tokenizer is not None else {}
+    start = prompt_start(tokenizer)
+    _, runtimes = targets.get(target).write_vendor_files(
+        directory,
+        emitted,
+        stop_token_ids=tokenizer.stop_token_ids if tokenizer is not None else (),
+        start_token_id=special.get("bos"),
+        pad_token_id=special.get("pad"),
+        prompt_start=start,
+        has_tokenizer=tokenizer is not None,
+    )
+    return tuple(_with_tokenizer_remark(runtime, tokenizer, directory) for runtime in runtimes)
+
+
+def prompt_start(tokenizer: records.Tokenizer | None) -> tuple[int, ...]:
+    """The ids that the original puts in front of every prompt."""
+    return tokenizer.packers["prompt"].start if tokenizer is not None and "prompt" in tokenizer.packers else ()
+
+
+def _with_tokenizer_remark(
+    runtime: records.VendorRuntime, tokenizer: records.Tokenizer | None, directory: Path
+) -> records.VendorRuntime:
+    """A vendor runtime's record with a word on its own tokenizer, where that reads the artifact's file differently."""
+    if not runtime.accepted or tokenizer is None:
+        return runtime
+    from kexport.converter.tokenizers import vendor_tokenizer_difference
+
+    remark = vendor_tokenizer_difference(directory, tokenizer.fixture, runtime=runtime.name, prompt_start=prompt_start(tokenizer))
+    return msgspec.structs.replace(runtime, reason="; ".join(part for part in (runtime.reason, remark) if part))
+
+
+def _carry_over(source: Source, directory: Path) -> None:
+    """The source's licence and model card travel with the weights."""
+    for folder in {path.parent for path in source.files}:
+        for name in CARRIED_OVER:
+            if (folder / name).is_file() and not (directory / name).exists():
+                shutil.copyfile(folder / name, directory / name)
+
+
+def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted, limits: Limits) -> records.Generation:
+    import tensorflow as tf
+
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+    return records.Generation(
+        sampler={"class_name": type(task.sampler).__name__, "config": _plain(task.sampler.get_config())},
+        max_length=limits.max_length,
+        stop_token_ids=tokenizer.stop_token_ids if tokenizer is not None else None,
+        vocabulary_size=emitted.geometry.vocabulary_size,
+        rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
+    )
+
+
+def _memory(emitted: Emitted, limits: Limits) -> records.Memory:
+    weights = sum(file.bytes for file in emitted.files)
+    at_capacity = emitted.cache.bytes_per_token * limits.capacity
+    return records.Memory(
+        weights=weights,
+        cache_per_token=emitted.cache.bytes_per_token,
+        cache_at_capacity=at_capacity,
+        expected_peak=RUNTIME_BYTES + weights + at_capacity,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A config as JSON values; what is none becomes its text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _file_records(directory: Path, known: tuple[records.File, ...]) -> tuple[records.File, ...]:
+    """Every file of the artifact; digests that the writer made while writing are taken from it."""
+    made = {file.path: file for file in known}
+    found = []
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        name = path.relative_to(directory).as_posix()
+        if name != records.FILE_NAME:
+            found.append(made.get(name) or records.File(path=name, bytes=path.stat().st_size, sha256=sha256_file(path)))
+    return tuple(found)
