@@ -32,7 +32,6 @@ class TfliteTarget:
         pad_token_id: int | None = None,
         prompt_start: Sequence[int] = (),
         has_tokenizer: bool = False,
-        prompt_start: Sequence[int] = (),
     ) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
         """`model.litertlm` in place of `model.tflite` where the artifact is to be one."""
         return write_vendor_files(directory, emitted, stop_token_ids=stop_token_ids, prompt_start=prompt_start, has_tokenizer=has_tokenizer)

@@ -160,8 +160,8 @@ def test_the_first_piece_of_a_prompt(tmp_path: Path) -> None:
     """`first_<n>` writes the caches that `prefill_<n>` writes, and scores n positions instead of all."""
     files = write(tmp_path, decoder(Toy(windows=(3, None), softcap=4.0)), prefill_buckets=(4, 8))
     one, other = Steps(files, xnnpack=True), Steps(files, xnnpack=True)
-    one.run("prefill_8", PROMPT + [1])
-    other.run("first_8", PROMPT + [1])
+    one.run("prefill_8", [*PROMPT, 1])
+    other.run("first_8", [*PROMPT, 1])
     for name, cache in one.caches.items():
         np.testing.assert_allclose(other.caches[name], cache, atol=1e-5)
     scores = {name: max(shape[-1] for shape in shapes) for name, shapes in softmax_shapes(files.path).items()}
