@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import measure_memory
-from comparison.contestants import Contestant
 from visit import Task, Visit
+
+from comparison.contestants import Contestant
 
 VISIT = Path(__file__).parents[1] / "visit.py"
 SAMPLE_SECONDS = 0.01

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kexport.runtime.contract.manifest_io import read_manifest
+
 from rivals.base import Clock, Rival
 from rivals.registry import register
 
@@ -43,7 +44,7 @@ class LitertLm(Rival):
         tokenizer.write_text(json.dumps(word_tokenizer(vocabulary_size)), encoding="utf-8")
         # It pads a prompt's last piece to its bucket: the caches must have room behind the last token.
         room = capacity - head_room(chosen_buckets(DEFAULT_BUCKETS, capacity))
-        metadata = llm_metadata(start_token_id=None, stop_token_ids=[vocabulary_size - 1], capacity=room)
+        metadata = llm_metadata(start_token_ids=(), stop_token_ids=[vocabulary_size - 1], capacity=room)
         write_bundle(folder / BUNDLE, source / MODEL, tokenizer, metadata)
         return folder / BUNDLE
 

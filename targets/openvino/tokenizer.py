@@ -7,6 +7,7 @@ are padded on the left, as the decoder wants them, and start with the ids that t
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,7 @@ def _hugging_face(directory: Path, prompt_start: Sequence[int]) -> Any:
     make it split at the others too. Where it splits at none, at those that never stand in a text by accident: the library needs one."""
     import tokenizers
     from tokenizers.processors import TemplateProcessing
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # else it says that PyTorch is missing, which nobody here needs
     from transformers import PreTrainedTokenizerFast
 
     document = json.loads((directory / SOURCE).read_text(encoding="utf-8"))
