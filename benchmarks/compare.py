@@ -5,7 +5,7 @@
 Makes the 125M preset in DIR, converts it for every target, and runs everyone in alternating rounds, each visit a fresh process. Prints tables; writes
 JSON, a plot and the page. `--from FILE` makes tables, plot and page of an earlier run's JSON without measuring.
 
-Nothing else should run meanwhile: the run calls itself void if the memory bandwidth varied by more than 15 % between rounds. DIR takes 3 GB.
+Nothing else should run meanwhile: the run calls itself void if the memory bandwidth varied by more than 15 %. DIR takes 3 GB.
 """
 
 from __future__ import annotations
@@ -88,19 +88,20 @@ def compare(workdir: Path, targets: tuple[str, ...], preset: Path | None, rivals
     outcomes = run_rounds(everyone, work.rounds, task, workdir / LOGS, lambda text: click.echo(text, err=True))
     try:
         return make_document(
-            outcomes, work, machine, conversions, parameters=parameter_count(made), date=_today(), command=command_text(work, targets, rivals)
+            outcomes, work, machine, conversions, parameters=parameter_count(made), date=_today(), command=command_text(work, targets, rivals, own_preset=preset is not None)
         )
     except ValueError as error:
         raise click.ClickException(str(error)) from error
 
 
-def command_text(work: Work, targets: tuple[str, ...], rivals: tuple[str, ...] = ()) -> str:
+def command_text(work: Work, targets: tuple[str, ...], rivals: tuple[str, ...] = (), *, own_preset: bool = False) -> str:
     """The command that repeats the run, without this machine's paths."""
     names = ALL_TARGETS if targets == kexport_targets.known() else ",".join(targets)
     chosen = "".join(f" --rival {name}" for name in rivals)
+    preset = " --preset PRESET" if own_preset else ""
     return (
         f"python benchmarks/compare.py --workdir DIR --rounds {work.rounds} --prompt-tokens {work.prompt_tokens} "
-        f"--new-tokens {work.new_tokens} --threads {work.threads} --targets {names}{chosen}"
+        f"--new-tokens {work.new_tokens} --threads {work.threads} --targets {names}{preset}{chosen}"
     )
 
 

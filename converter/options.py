@@ -18,7 +18,7 @@ PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact m
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertOptions:
-    """See CONTRACTS in docs/cli.md. The options below the line are public names whose work is not built yet: setting one is refused.
+    """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
     `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,13 +124,11 @@ def make_document(
     results = [result for outcome in outcomes for result in outcome.results]
     if not results:
         raise ValueError("no contestant ran: " + "; ".join(f"{one.contestant.label}: {one.error}" for one in outcomes))
-    by_round: dict[int, list[float]] = {}
-    for result in results:
-        by_round.setdefault(result.number, []).extend(result.visit.bandwidths)
     step_bytes = {one.target: one.step_bytes for one in conversions if one.step_bytes}
     step_bytes[PRESET] = min(step_bytes.values(), default=0)  # KerasHub must read the same numbers: the least that any artifact reads
     entries = tuple(_entry(outcome, step_bytes.get(outcome.contestant.target, 0), results[0].visit.tokens) for outcome in outcomes)
     ratios = tuple(_ratios(entries))
+    bandwidths = [{result.number: _bandwidth(result) for result in outcome.results} for outcome in outcomes]
     return Document(
         format=FORMAT,
         date=date,
@@ -137,14 +136,14 @@ def make_document(
         work=work,
         machine=machine,
         parameters=parameters,
-        steadiness=steadiness(by_round),
-        bandwidth_gb_per_s=spread([value / GIGABYTE for values in by_round.values() for value in values]),
-        bandwidth_by_round_gb_per_s=tuple(spread(values).median / GIGABYTE for values in by_round.values()),
+        steadiness=steadiness(bandwidths),
+        bandwidth_gb_per_s=spread([_bandwidth(result) / GIGABYTE for result in results]),
+        bandwidth_by_round_gb_per_s=_medians_by_round(results),
         reader=results[0].visit.reader,
         conversions=tuple(conversions),
         entries=entries,
         ratios=ratios,
-        aims=tuple(_aims(entries, ratios)),
+        aims=tuple(_aims(entries, ratios, work.new_tokens)),
     )
 
 
@@ -161,6 +160,16 @@ def write_document(path: Path, document: Document) -> None:
 def without_directories(text: str) -> str:
     """`text` with the directories of absolute paths left out: they say something of this machine only."""
     return DIRECTORIES.sub("", text)
+
+
+def _bandwidth(result: Result) -> float:
+    """Bytes per second around a visit."""
+    return statistics.mean(result.visit.bandwidths)
+
+
+def _medians_by_round(results: Sequence[Result]) -> tuple[float, ...]:
+    numbers = sorted({result.number for result in results})
+    return tuple(statistics.median(_bandwidth(one) for one in results if one.number == number) / GIGABYTE for number in numbers)
 
 
 def _entry(outcome: Outcome, step_bytes: int, tokens: Sequence[int]) -> Entry:
@@ -183,7 +192,7 @@ def _figures(results: Sequence[Result], step_bytes: int) -> Figures:
         return spread([value(result) for result in results])
 
     def floor(result: Result) -> float:
-        return step_bytes / spread(result.visit.bandwidths).median * MILLISECONDS
+        return step_bytes / _bandwidth(result) * MILLISECONDS
 
     return Figures(
         import_s=over(lambda result: result.visit.import_s),
@@ -224,18 +233,25 @@ def _share_a_round(one: Entry, other: Entry) -> bool:
     return bool({result.number for result in one.rounds} & {result.number for result in other.rounds})
 
 
-def _aims(entries: Sequence[Entry], ratios: Sequence[Ratio]) -> list[Aim]:
+def _aims(entries: Sequence[Entry], ratios: Sequence[Ratio], new_tokens: int) -> list[Aim]:
     shares = [
         _aim(f"{entry.target}: share of the bandwidth floor", LEAST_SHARE_OF_FLOOR, entry.figures.share_of_floor.median)
         for entry in entries
         if entry.is_ours and entry.target in FLOOR_TARGETS and entry.figures and entry.figures.share_of_floor
     ]
+    equal = {(entry.target, entry.rival): entry.same_tokens for entry in entries}
     speeds = [
-        _aim(f"{ratio.target}: speed next to {ratio.label}", LEAST_SPEED_RATIO, ratio.wall.median)
+        _aim(_against(ratio, equal[ratio.rival_target, ratio.rival], new_tokens), LEAST_SPEED_RATIO, ratio.wall.median)
         for ratio in ratios
         if ratio.rival_target != PRESET
     ]
     return shares + speeds
+
+
+def _against(ratio: Ratio, equal: int, new_tokens: int) -> str:
+    """A rival that gives other tokens does other arithmetic: the line says so."""
+    other = "" if equal == new_tokens else f" (gives other tokens: {equal} of {new_tokens} equal)"
+    return f"{ratio.target}: speed next to {ratio.label}{other}"
 
 
 def _aim(what: str, wanted: float, found: float) -> Aim:

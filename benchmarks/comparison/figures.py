@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-VOID_ABOVE = 0.15  # the run counts for nothing if the memory's speed varied by more between rounds
+VOID_ABOVE = 0.15  # the run counts for nothing if the memory's speed varied by more
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Steadiness:
-    """How the memory bandwidth behaved. `variation`: (fastest round - slowest) / slowest; `is_void`: that is above `limit`."""
+    """How the memory bandwidth behaved: (fastest - slowest) / slowest, of the rounds' medians and of the contestants' medians.
 
-    variation: float
+    The second sees what the first cannot: a machine that changes within every round, so that contestants did not have the same. `is_void`: one of
+    them is above `limit`.
+    """
+
+    between_rounds: float
+    between_contestants: float
     limit: float
     is_void: bool
 
@@ -46,11 +51,17 @@ def speed_ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Sprea
     return Spread(medians, min(by_round), max(by_round))
 
 
-def steadiness(bandwidth_by_round: Mapping[int, Sequence[float]], limit: float = VOID_ABOVE) -> Steadiness:
-    """The void rule, over the median bandwidth of each round. One round varies by nothing."""
-    medians = [statistics.median(values) for values in bandwidth_by_round.values()]
-    variation = max(medians) / min(medians) - 1
-    return Steadiness(variation, limit, variation > limit)
+def steadiness(bandwidths: Sequence[Mapping[int, float]], limit: float = VOID_ABOVE) -> Steadiness:
+    """The void rule, over the bandwidth by round that each contestant had."""
+    rounds = sorted({number for one in bandwidths for number in one})
+    between_rounds = variation([statistics.median(one[number] for one in bandwidths if number in one) for number in rounds])
+    between_contestants = variation([statistics.median(one.values()) for one in bandwidths if one])
+    return Steadiness(between_rounds, between_contestants, limit, max(between_rounds, between_contestants) > limit)
+
+
+def variation(values: Sequence[float]) -> float:
+    """(greatest - least) / least."""
+    return max(values) / min(values) - 1
 
 
 def common_start(one: Sequence[int], other: Sequence[int]) -> int:

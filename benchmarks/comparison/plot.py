@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from rivals.base import PRESET
+
 from comparison import texts
-from comparison.document import Document
+from comparison.document import Document, Entry
 
 OURS, THEIRS, FLOOR = "#1f6f8b", "#b8b8b8", "#b03030"
 WIDTH, HEIGHT_OF_BAR, HEIGHT_OF_REST = 8.0, 0.38, 1.3  # inches
 SALT = "kexport"  # ids in an SVG are random without one
-BAR, ERROR_CAP, LABEL_GAP = 0.7, 3, 4
+BAR, ERROR_CAP, LABEL_GAP, TITLE_MARGIN = 0.7, 3, 4, 0.01
 
 
 def draw(document: Document, path: Path) -> None:
@@ -29,12 +31,17 @@ def draw(document: Document, path: Path) -> None:
             error = [[time.median - time.min], [time.max - time.median]]
             color = OURS if entry.is_ours else THEIRS
             axes.barh(place, time.median, BAR, color=color, xerr=error, ecolor="#404040", capsize=ERROR_CAP)
-            offset = {"xytext": (LABEL_GAP, 0), "textcoords": "offset points"}
-            axes.annotate(texts.number(time.median), (time.max, place), va="center", **offset)
+            end = max(time.max, floor.median if floor else 0)
+            axes.annotate(texts.number(time.median), (end, place), (LABEL_GAP, 0), textcoords="offset points", va="center")
             if floor:
                 axes.plot([floor.median] * 2, [place - BAR / 2, place + BAR / 2], color=FLOOR, linewidth=2)
-        axes.set_yticks(range(len(entries)), [f"{texts.place_text(entry.target)}: {entry.label}" for entry, _ in entries])
+        axes.set_yticks(range(len(entries)), [_name(entry) for entry, _ in entries])
         axes.set_xlabel("ms per token: median, min-max; red: what the memory bandwidth allows")
-        axes.set_title(("VOID  " if document.steadiness.is_void else "") + texts.work_text(document), fontsize=9, loc="left")
+        void = "VOID: " if document.steadiness.is_void else ""
+        figure.suptitle(void + texts.work_text(document), x=TITLE_MARGIN, horizontalalignment="left", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _name(entry: Entry) -> str:
+    return entry.label if entry.target == PRESET else f"{entry.target}: {entry.label}"

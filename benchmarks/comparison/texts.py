@@ -119,9 +119,9 @@ def missing_rows(document: Document) -> list[list[str]]:
 def void_text(document: Document) -> str:
     """The verdict on the machine's steadiness."""
     steadiness = document.steadiness
-    varied = f"the memory bandwidth varied by {steadiness.variation * PERCENT:.0f} % between rounds"
-    allowed = f"{steadiness.limit * PERCENT:.0f} % are allowed"
-    return f"VOID: {varied}, {allowed}: these figures prove nothing" if steadiness.is_void else f"valid: {varied}, {allowed}"
+    rounds, contestants, limit = (round(part * PERCENT) for part in (steadiness.between_rounds, steadiness.between_contestants, steadiness.limit))
+    varied = f"the memory bandwidth varied by {rounds} % between rounds and by {contestants} % between contestants ({limit} % are allowed)"
+    return f"VOID: {varied}: these figures prove nothing" if steadiness.is_void else f"valid: {varied}"
 
 
 def work_text(document: Document) -> str:
@@ -129,5 +129,5 @@ def work_text(document: Document) -> str:
     work = document.work
     return (
         f"{document.parameters / 1e6:.0f} M parameters, float32, {work.prompt_tokens}-token prompt, {work.new_tokens} new tokens, "
-        f"{work.threads} threads, {work.rounds} rounds"
+        f"{work.threads} threads, {work.rounds} {'round' if work.rounds == 1 else 'rounds'}"
     )
