@@ -21,10 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ai_edge_litert
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.compiled_model import CompiledModel
 from ai_edge_litert.cpu_options import CpuOptions
+from ai_edge_litert.environment import Environment, EnvironmentOptions
 from ai_edge_litert.hardware_accelerator import HardwareAccelerator
 from ai_edge_litert.options import Options
 from kexport.runtime.contract import names
@@ -292,6 +294,12 @@ def _open_model(path: Path, options: EngineOptions) -> CompiledModel:
         return _load(file, path.name, options, _place_for_packed_weights(stack, file))
 
 
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """LiteRT's own state, one for all engines of the process: it searches for accelerators when it is made, and logs when it is torn down."""
+    return Environment.create(options=EnvironmentOptions(runtime_path=str(Path(ai_edge_litert.__file__).parent)))
+
+
 def _place_for_packed_weights(stack: ExitStack, file: Path) -> str:
     """Where XNNPACK packs each weight, once for all signatures; without a place it would do so for every one of them.
 
@@ -309,8 +317,8 @@ def _load(file: Path, name: str, options: EngineOptions, packed_weights: str) ->
     settings = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
     with captured_stderr() as words:
         try:
-            model = CompiledModel.from_file(str(file), options=settings)
-        except Exception as error:  # noqa: BLE001  LiteRT's wrapper raises what comes: RuntimeError, ValueError
+            model = CompiledModel.from_file(str(file), environment=_environment(), options=settings)
+        except (RuntimeError, ValueError) as error:
             failure: Exception | None = error
         else:
             failure = None

@@ -256,7 +256,8 @@ def test_nothing_of_the_library_reaches_the_terminal(files: Files, tmp_path: Pat
         "import sys; import numpy as np; from pathlib import Path; from kexport.runtime.contract.manifest_io import read_manifest;"
         "from kexport.runtime.native_output import mute_at_exit; from kexport.runtime.engines.base import open_engine\n"
         "mute_at_exit(); d = Path(sys.argv[1])\n"
-        "with open_engine(d, read_manifest(d), threads=1) as e: e.extend(e.new_cache(1, 9), np.array([[1, 2, 3]]))\n"
+        "with open_engine(d, read_manifest(d), threads=1) as e: c = e.new_cache(1, 9); e.extend(c, np.array([[1, 2, 3]]))\n"
+        "del c, e\n"
     )
     os.link(files.path, tmp_path / "model.tflite")
     write_manifest(tmp_path, files.manifest)
