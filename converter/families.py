@@ -25,11 +25,11 @@ class Family:
 
 
 FAMILIES = (
-    Family(name="bart", classes=("BartSeq2SeqLM",), task="seq2seq-lm", targets=("onnx", "openvino", "tflite"), features=("cross cache", "learned positions")),
-    Family(name="bloom", classes=("BloomCausalLM",), task="causal-lm", targets=("onnx", "openvino", "tflite"), features=("alibi", "tied head")),
-    Family(name="gemma", classes=("GemmaCausalLM",), task="causal-lm", targets=("onnx", "openvino", "tflite"), features=("rotary", "1 + w norms", "head grouping")),
+    Family(name="bart", classes=("BartSeq2SeqLM",), task="seq2seq-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("cross cache", "learned positions")),
+    Family(name="bloom", classes=("BloomCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("alibi", "tied head")),
+    Family(name="gemma", classes=("GemmaCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("rotary", "1 + w norms", "head grouping")),
     Family(
-        name="gemma2", classes=("GemmaCausalLM",), task="causal-lm", targets=("onnx", "openvino", "tflite"), features=("softcap", "local windows", "query scale"),
+        name="gemma2", classes=("GemmaCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("softcap", "local windows", "query scale"),
     ),
-    Family(name="mistral", classes=("MistralCausalLM",), task="causal-lm", targets=("onnx", "openvino", "tflite"), features=("rotary", "sliding window", "head grouping")),
+    Family(name="mistral", classes=("MistralCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("rotary", "sliding window", "head grouping")),
 )  # fmt: skip

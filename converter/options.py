@@ -9,7 +9,7 @@ from kexport.runtime.contract.errors import UnsupportedError, UsageError
 
 Verify = Literal["full", "stream", "none"]
 StoredDtype = Literal["float32", "float16", "bfloat16"]
-PLANNED_TARGETS = ("savedmodel",)
+PLANNED_TARGETS: tuple[str, ...] = ()
 ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
 NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too

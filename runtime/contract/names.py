@@ -17,10 +17,12 @@ LOGITS = "logits"
 
 BATCH = "batch"  # the dim name that every batched tensor starts with
 
-# TFLite: one row, fixed lengths; `prefill_<n>` and `decode` in place of `extend`, `encode_<n>` in place of `encode`
+# TFLite (one row, fixed lengths) and SavedModel: `prefill` (TFLite: `prefill_<n>`) and `decode` in place of `extend`
 PREFILL = "prefill"
 FIRST = "first"  # `first_<n>`: a prefill of an empty cache
 DECODE = "decode"
+GENERATE = "generate"  # SavedModel: the whole loop inside the graph
 TOKENS = "tokens"
 INPUT_POS = "input_pos"
+LENGTHS = "lengths"
 ENCODER_MASK = "encoder_mask"

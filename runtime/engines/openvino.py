@@ -11,6 +11,7 @@ The rules of the artifact's files that this engine keeps:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+from kexport.runtime.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
 
@@ -285,7 +287,8 @@ def _compile(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledMo
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     try:
-        return core.compile_model(str(path), _DEVICE, settings)
+        with contextlib.nullcontext() if options.low_memory else on_huge_pages():
+            return core.compile_model(str(path), _DEVICE, settings)
     except RuntimeError as error:
         hint = "the file is damaged, or was made for a newer OpenVINO (pip install --upgrade openvino)"
         raise InvalidInputError("KX557", f"openvino cannot open `{path.name}`: {_last_line(error)}", hint=hint, detail=str(error)) from error

@@ -1,0 +1,140 @@
+"""Graphs -> one SavedModel: each signature a function traced from a graph, over one set of variables that hold nothing while it is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import WeightSource
+from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
+from kexport.runtime.contract.manifest import Fusion, Signature, TensorSpec
+from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.geometry import geometry
+from kexport.targets.savedmodel import checkpoint, generate, records
+from kexport.targets.savedmodel import ops as _ops  # noqa: F401  fills LOWERINGS
+from kexport.targets.savedmodel.allowed_ops import count_operators
+from kexport.targets.savedmodel.builder import Tensor
+from kexport.targets.savedmodel.interface import Rendered, SlotNames, inputs_of, outputs_of, render, tensorflow_specs
+from kexport.targets.savedmodel.lowering import LOWERINGS
+from kexport.targets.savedmodel.pack_products import pack_products
+from kexport.targets.savedmodel.weight_tensors import WeightTensors
+
+STORED_DTYPES = ("float32", "float16", "bfloat16")
+MODEL_FILE = "saved_model.pb"
+GRAPHS = {names.PREFILL: names.EXTEND, names.DECODE: names.EXTEND, names.ENCODE: names.ENCODE}
+Body = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
+    """Write `saved_model.pb` and `variables/`.
+
+    Raises:
+        UnsupportedError: an op without lowering or decomposition, or a dtype that the target cannot store.
+        UsageError: a capacity below 1.
+    """
+    _check(graphs, options)
+    ready = {name: _lowerable(graph) for name, graph in graphs.items()}
+    work = _Emission(ready, options)
+    for name, graph_name in GRAPHS.items():
+        if graph_name in ready:
+            work.add_graph(name, ready[graph_name])
+    main = ready[names.EXTEND]
+    if names.LOGITS in main.outputs and main.slots:
+        work.add_generate()
+    checkpoint.write(work.module(), work.functions, work.tensors.weights, weights, directory, options.on_tensor)
+    return Emitted(
+        signatures=tuple(work.signatures),
+        cache=records.cache(main, work.slot_names, options.capacity),
+        fusions=tuple(work.fusions.values()),
+        ops=dict(sorted(count_operators(directory).items())),
+        files=records.files(directory),
+        geometry=geometry(main, main.slots),
+    )
+
+
+class _Emission:
+    """What the signatures share while they are traced."""
+
+    def __init__(self, graphs: Mapping[str, Graph], options: EmitOptions) -> None:
+        self.graphs, self.options = graphs, options
+        self.slot_names = SlotNames(graphs[names.EXTEND].slots)
+        self.tensors = WeightTensors(options.stored_dtype)
+        self.functions: dict[str, Any] = {}
+        self.signatures: list[Signature] = []
+        self.fusions: dict[tuple[str, str], Fusion] = {}
+
+    def module(self) -> Any:
+        """What is saved: the functions by name, the variables by label."""
+        module = tf.Module()
+        module.weights = dict(self.tensors.variables)
+        for name, function in self.functions.items():
+            setattr(module, name, function)
+        return module
+
+    def add_graph(self, name: str, graph: Graph) -> None:
+        """The signature `name`: one call of a graph."""
+        one_token = name == names.DECODE
+        rendered: list[Rendered] = []
+
+        def body(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            rendered.append(render(graph, tensors, self.slot_names, self.tensors, one_token=one_token))
+            return rendered[-1].outputs
+
+        inputs = inputs_of(graph, self.slot_names, one_token=one_token)
+        self._trace(name, inputs, body)
+        result = rendered[-1]
+        self.fusions |= {(fusion.layer, fusion.form): fusion for fusion in result.fusions}
+        self.signatures.append(
+            Signature(
+                name=name,
+                file=MODEL_FILE,
+                inputs=inputs,
+                outputs=outputs_of(graph, self.slot_names, result.outputs),
+                sequence_lengths=(1,) if one_token else (),
+                returns_logits="last" if names.LOGITS in result.outputs else "none",
+                weight_bytes=result.weight_bytes,
+            )
+        )
+
+    def add_generate(self) -> None:
+        """The signature `generate`: the loop."""
+        inputs = generate.inputs(self.graphs)
+        self._trace(names.GENERATE, inputs, generate.Loop(self.graphs, self.slot_names, self.tensors, self.options.capacity))
+        self.signatures.append(Signature(name=names.GENERATE, file=MODEL_FILE, inputs=inputs, outputs=generate.OUTPUTS))
+
+    def _trace(self, name: str, inputs: tuple[TensorSpec, ...], body: Body) -> None:
+        def function(**tensors: Tensor) -> dict[str, Tensor]:
+            return body(tensors)
+
+        function.__name__ = name
+        self.functions[name] = tf.function(function, autograph=False).get_concrete_function(**tensorflow_specs(inputs))
+
+
+def _lowerable(graph: Graph) -> Graph:
+    """A copy of `graph` with every op that has no lowering decomposed, and products packed."""
+    graph = graph.copy()
+    if any(node.op not in LOWERINGS for node in graph.nodes):
+        from kexport.graphs.passes.decompose import decompose
+
+        decompose(graph, keep=set(LOWERINGS))
+    for node in graph.nodes:
+        if node.op not in LOWERINGS:
+            place = f" in layer {node.layer}" if node.layer else ""
+            raise UnsupportedError("KX240", f"op `{node.op}`{place} has neither a SavedModel lowering nor a decomposition")
+    if any(slot.kind == "self" for slot in graph.slots.values()):
+        pack_products(graph)
+    return graph
+
+
+def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
+    if options.stored_dtype not in STORED_DTYPES:
+        hint = f"--dtype takes {', '.join(STORED_DTYPES)} with this target"
+        raise UnsupportedError("KX241", f"the SavedModel target cannot store weights as `{options.stored_dtype}`", hint=hint)
+    if options.capacity < 1:
+        raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
+    if names.EXTEND not in graphs:
+        raise InternalError("KX920", "there is no `extend` graph to emit")
