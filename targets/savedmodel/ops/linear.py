@@ -45,7 +45,7 @@ def _product(node: Node, b: Builder, flat: Tensor) -> Tensor:
     return tf.matmul(flat, b.weight(weight), transpose_b=True)
 
 
-@tf.function(jit_compile=True, autograph=False)
+@tf.function(jit_compile=True, autograph=False)  # type: ignore[untyped-decorator]  # TensorFlow has no types
 def _widening_product(x: Tensor, rows: Tensor) -> Tensor:
     """x @ rows^T over narrow rows, widened while they are read: XLA writes no wide copy, which costs more than the product itself."""
     return tf.matmul(x, tf.cast(rows, x.dtype), transpose_b=True)
