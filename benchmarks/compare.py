@@ -5,7 +5,7 @@
 Makes the 125M preset in DIR, converts it for every target, and runs everyone in alternating rounds, each visit a fresh process. Prints tables; writes
 JSON, a plot and the page. `--from FILE` makes tables, plot and page of an earlier run's JSON without measuring.
 
-Nothing else should run meanwhile: the run calls itself void if the memory bandwidth varied by more than 15 %. DIR takes 3 GB.
+Nothing else should run meanwhile: the run calls itself void if the memory bandwidth varied by more than 15 %. DIR takes 4 GB.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kexport.converter.artifact import Artifact as Artifact
     from kexport.converter.conversion import convert as convert
+    from kexport.converter.conversion import convert_all as convert_all
 
-__all__ = ["Artifact", "convert"]
+__all__ = ["Artifact", "convert", "convert_all"]
 
-_HOMES = {"convert": "conversion", "Artifact": "artifact"}
+_HOMES = {"convert": "conversion", "convert_all": "conversion", "Artifact": "artifact"}
 
 
 def __getattr__(name: str) -> Any:

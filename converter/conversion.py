@@ -29,7 +29,7 @@ from kexport.converter.sources import Source, open_source
 from kexport.graphs.ir import Graph
 from kexport.graphs.passes import optimise, run_passes
 from kexport.runtime.contract.dtypes import item_size
-from kexport.runtime.contract.errors import KexportError
+from kexport.runtime.contract.errors import KexportError, UsageError
 from kexport.runtime.contract.files import publish_directory
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.contract.manifest_io import write_manifest
@@ -54,6 +54,9 @@ def convert(source: Any, target: str = "onnx", output: str | Path = "OUT", *, re
     Raises:
         KexportError: every refusal and failure, with a code and a hint; see docs/errors.md.
     """
+    names = make_options(target=target, **given).targets
+    if len(names) > 1:
+        raise UsageError("KX109", f"convert() makes one artifact, `{target}` names {len(names)} targets", hint="call convert_all()")
     (outcome,) = convert_all(source, target, output, reporter=reporter, **given)
     if outcome.error is not None:
         raise outcome.error
@@ -78,7 +81,7 @@ def convert_all(
     with _timed(seconds, "open"):
         opened = open_source(source, task=options.task, trust_source=options.trust_source, tokenizer=options.tokenizer)
         plan = make_plan(opened, options)
-        check_resources(plan, Path(output))
+        check_resources(plan, Path(output), len(options.targets))
         for note in plan.notes:
             reporter.note(note)
     names = options.targets

@@ -12,6 +12,7 @@ StoredDtype = Literal["float32", "float16", "bfloat16"]
 PLANNED_TARGETS: tuple[str, ...] = ()
 ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
+NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
 
@@ -44,7 +45,6 @@ class ConvertOptions:
     upstream_fix: bool = False
     layout: str | None = None
     low_memory: bool = False
-
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -94,15 +94,27 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _check_form(options: ConvertOptions) -> None:
     """Options that only some targets have. `--target all` passes them to those."""
     wanted = options.target.split(",")
+    if len(wanted) == 1 and options.dtype in NOT_STORED.get(options.target, ()):
+        raise UnsupportedError(
+            "KX219",
+            f"the target `{options.target}` cannot store weights as `{options.dtype}`",
+            hint="--dtype takes another one, or choose another target",
+        )
     if options.prefill_buckets and not set(wanted) & {*FIXED_SHAPE_TARGETS, ALL_TARGETS}:
         hint = f"targets with fixed shapes: {', '.join(FIXED_SHAPE_TARGETS)}"
-        raise UsageError("KX108", f"--prefill-buckets means nothing to the target `{options.target}`, which takes prompts of any length", hint=hint)
+        raise UsageError(
+            "KX108", f"--prefill-buckets means nothing to the target `{options.target}`, which takes prompts of any length", hint=hint
+        )
     if options.prefill_buckets and min(options.prefill_buckets) < 1:
-        raise UsageError("KX107", f"--prefill-buckets has {min(options.prefill_buckets)}", hint="a bucket is a number of tokens, at least 1")
+        raise UsageError(
+            "KX107", f"--prefill-buckets has {min(options.prefill_buckets)}", hint="a bucket is a number of tokens, at least 1"
+        )
     if options.package is not None:
         choices = [name for target in wanted for name in PACKAGES.get(target, ())]
         if not choices and ALL_TARGETS not in wanted:
-            raise UsageError("KX108", f"--package means nothing to the target `{options.target}`", hint=f"targets with packages: {', '.join(PACKAGES)}")
+            raise UsageError(
+                "KX108", f"--package means nothing to the target `{options.target}`", hint=f"targets with packages: {', '.join(PACKAGES)}"
+            )
         _one_of("package", options.package, tuple(choices) or PACKAGES["tflite"])
 
 

@@ -80,13 +80,13 @@ def make_plan(source: Source, options: ConvertOptions) -> Plan:
     )
 
 
-def check_resources(plan: Plan, output: Path) -> None:
-    """Refuse now what would fail later.
+def check_resources(plan: Plan, output: Path, targets: int = 1) -> None:
+    """Refuse now what would fail later; `targets`: how many artifacts will be written.
 
     Raises:
         ResourceError: too little disk, or less memory than the conversion itself needs.
     """
-    check_free_disk(output, plan.disk)
+    check_free_disk(output, plan.disk * targets)
     available = available_memory()
     if available and plan.peak_convert > available:
         raise ResourceError(

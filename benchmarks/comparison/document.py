@@ -19,6 +19,7 @@ FORMAT = 1
 FLOOR_TARGETS = ("onnx", "openvino", "tflite")  # whose decode the memory alone should limit; TensorFlow's executor has costs of its own
 LEAST_SHARE_OF_FLOOR = 0.90
 LEAST_SPEED_RATIO = 0.97  # "no slower than the vendor's runtime", with what two runs of the same thing differ by
+LEAST_ROUNDS = 7  # fewer show too little of how figures spread
 GIGABYTE, MILLISECONDS = 1e9, 1e3
 DIRECTORIES = re.compile(r"(?<!\w)/(?:[\w.+@-]+/)+")
 
@@ -243,7 +244,7 @@ def _aims(entries: Sequence[Entry], ratios: Sequence[Ratio], new_tokens: int) ->
     speeds = [
         _aim(_against(ratio, equal[ratio.rival_target, ratio.rival], new_tokens), LEAST_SPEED_RATIO, ratio.wall.median)
         for ratio in ratios
-        if ratio.rival_target != PRESET
+        if ratio.rival_target != PRESET and ratio.target in FLOOR_TARGETS
     ]
     return shares + speeds
 

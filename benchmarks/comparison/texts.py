@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rivals.base import PRESET
 
-from comparison.document import Document, Entry, Figures
+from comparison.document import LEAST_ROUNDS, Aim, Document, Entry, Figures
 from comparison.figures import Spread
 
 NOTHING = "-"
@@ -102,12 +102,16 @@ def ratio_rows(document: Document) -> list[list[str]]:
 
 
 def aim_rows(document: Document) -> list[list[str]]:
-    """What was wanted, found, and whether that is enough; a void run proves nothing."""
-    verdicts = {True: "reached", False: "missed"}
-    return [
-        [aim.what, f">= {number(aim.wanted)}", number(aim.found), "void" if document.steadiness.is_void else verdicts[aim.is_reached]]
-        for aim in document.aims
-    ]
+    """What was wanted, found, and whether that is enough; a void run and one of few rounds prove nothing."""
+    return [[aim.what, f">= {number(aim.wanted)}", number(aim.found), _verdict(document, aim)] for aim in document.aims]
+
+
+def _verdict(document: Document, aim: Aim) -> str:
+    if document.steadiness.is_void:
+        return "void"
+    if document.work.rounds < LEAST_ROUNDS:
+        return "too few rounds"
+    return "reached" if aim.is_reached else "missed"
 
 
 def missing_rows(document: Document) -> list[list[str]]:

@@ -12,6 +12,7 @@ are is read from the manifest (names of contract/names.py):
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ai_edge_litert
 import numpy as np
 import numpy.typing as npt
 from ai_edge_litert.compiled_model import CompiledModel
 from ai_edge_litert.cpu_options import CpuOptions
+from ai_edge_litert.environment import Environment, EnvironmentOptions
 from ai_edge_litert.hardware_accelerator import HardwareAccelerator
 from ai_edge_litert.options import Options
 from kexport.runtime.contract import names
@@ -37,7 +40,8 @@ from kexport.runtime.native_output import captured_stderr
 Array = npt.NDArray[Any]
 Buffers = dict[str, Any]
 
-_IN_MEMORY = ":memory"  # XNNPACK packs each weight once for all signatures, in memory that they share
+_IN_MEMORY = ":memory"  # XNNPACK's name for packed weights in shared memory
+_ROOM_FOR_PACKING = 1.5  # free disk, in sizes of the model file, from which weights are packed into a file
 _CALL_TOKENS = 9  # a call costs as much as this many tokens of its bucket (weights are read once); measured on a 125M model
 _PAD = 0
 
@@ -112,23 +116,11 @@ class TfliteEngine(Engine):
         whole = self._steps.decode[self._steps.cache_length]
         self.vocabulary_size = _vocabulary_size(whole)
         self._needs_encoder = bool(self._steps.cross_specs)
-        self._open = ExitStack()
-        try:
-            self.packed_weights = self._place_for_packed_weights(options)
-            self._model: CompiledModel | None = _open_model(self._open, directory / whole.file, options, self.packed_weights)
-            self._inputs: dict[str, Buffers] = {}
-            self._logits = self._buffer(whole.name, names.LOGITS, of_output=True)
-            with captured_stderr():  # the first write of a process makes LiteRT look for accelerators once more, and say so
-                self._logits.write(np.zeros(self.vocabulary_size, np.float32))
-        except BaseException:
-            self._open.close()
-            raise
-
-    def _place_for_packed_weights(self, options: EngineOptions) -> Path | None:
-        """A file that packed weights are mapped from in a process short of memory, gone when the engine is closed; None: in memory."""
-        if not options.low_memory:
-            return None
-        return Path(self._open.enter_context(TemporaryDirectory(prefix="kexport-"))) / "weights"
+        self._model: CompiledModel | None = _open_model(directory / whole.file, options)
+        self._inputs: dict[str, Buffers] = {}
+        self._logits = self._buffer(whole.name, names.LOGITS, of_output=True)
+        with captured_stderr():  # the first write of a process makes LiteRT look for accelerators once more, and say so
+            self._logits.write(np.zeros(self.vocabulary_size, np.float32))
 
     # ---- rows
 
@@ -270,7 +262,6 @@ class TfliteEngine(Engine):
         with captured_stderr():
             self._inputs, self._logits = {}, None
             self._model = None
-        self._open.close()
 
     def __del__(self) -> None:
         if getattr(self, "_model", None) is not None:  # forgotten: the library would log while it is torn down
@@ -296,23 +287,45 @@ def open_tflite(directory: Path, manifest: Manifest, options: EngineOptions) -> 
     return TfliteEngine(directory, manifest, options)
 
 
-def _open_model(stack: ExitStack, path: Path, options: EngineOptions, packed_weights: Path | None) -> CompiledModel:
+def _open_model(path: Path, options: EngineOptions) -> CompiledModel:
+    """Open a file. What it needs on disk is gone from the directory when this returns: the library has mapped it."""
+    with ExitStack() as stack:
+        file = stack.enter_context(model_file(path))
+        return _load(file, path.name, options, _place_for_packed_weights(stack, file))
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """LiteRT's own state, one for all engines of the process: it searches for accelerators when it is made, and logs when it is torn down."""
+    return Environment.create(options=EnvironmentOptions(runtime_path=str(Path(ai_edge_litert.__file__).parent)))
+
+
+def _place_for_packed_weights(stack: ExitStack, file: Path) -> str:
+    """Where XNNPACK packs each weight, once for all signatures; without a place it would do so for every one of them.
+
+    A mapped file is the fastest such place: decoding a 125M model took 14 ms a token from one, 16 from private and 20 from shared memory
+    (one thread, processor time, alternating rounds), for its pages are larger. Where the disk is short, shared memory it is.
+    """
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="kexport-")))
+    room = shutil.disk_usage(folder).free
+    return str(folder / "weights") if room > _ROOM_FOR_PACKING * file.stat().st_size else _IN_MEMORY
+
+
+def _load(file: Path, name: str, options: EngineOptions, packed_weights: str) -> CompiledModel:
     threads = options.threads or len(os.sched_getaffinity(0))
-    packed = str(packed_weights) if packed_weights else _IN_MEMORY
-    cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=packed)
+    cpu = CpuOptions(num_threads=threads, xnnpack_weight_cache_path=packed_weights)
     settings = Options(hardware_accelerators=HardwareAccelerator.CPU, cpu_options=cpu)
-    file = stack.enter_context(model_file(path))
     with captured_stderr() as words:
         try:
-            model = CompiledModel.from_file(str(file), options=settings)
-        except Exception as error:  # noqa: BLE001  LiteRT's wrapper raises what comes: RuntimeError, ValueError
+            model = CompiledModel.from_file(str(file), environment=_environment(), options=settings)
+        except (RuntimeError, ValueError) as error:
             failure: Exception | None = error
         else:
             failure = None
     if failure is not None:
         hint = "the file is damaged, or was made for a newer LiteRT (pip install --upgrade ai-edge-litert)"
         detail = f"{failure}\n{words.text()}"
-        raise InvalidInputError("KX557", f"LiteRT cannot open `{path.name}`: {_first_line(failure)}", hint=hint, detail=detail) from failure
+        raise InvalidInputError("KX557", f"LiteRT cannot open `{name}`: {_first_line(failure)}", hint=hint, detail=detail) from failure
     return model
 
 

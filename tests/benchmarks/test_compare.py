@@ -25,7 +25,7 @@ from visit import Visit
 FAST, SLOW = 20e9, 15e9  # bytes per second
 STEP_BYTES = 400_000_000
 TOKENS = (5, 6, 7, 8)
-WORK = Work(prompt_tokens=8, new_tokens=len(TOKENS), threads=2, rounds=2)
+WORK = Work(prompt_tokens=8, new_tokens=len(TOKENS), threads=2, rounds=7)
 MACHINE = Machine("A Processor", ("x86_64", "avx2"), 2, "16384K", 24_000, "Linux", "3.11.2", 0.1, {"kexport": "0.1"})
 NOTES = "\n\n## What holds it\n\nThe head.\n"
 
@@ -111,6 +111,18 @@ def test_aims_are_judged(usual: Document) -> None:
     assert [row[-1] for row in texts.aim_rows(usual)] == ["reached", "reached"]
     slow = made(outcome("kexport", "onnx", visit(30.0)), outcome("onnxruntime-genai", "onnx", visit(22.0)))
     assert [row[-1] for row in texts.aim_rows(slow)] == ["missed", "missed"]
+
+
+def test_few_rounds_prove_nothing(usual: Document) -> None:
+    """The same figures from fewer than seven rounds reach no aim."""
+    quick = dataclasses.replace(usual, work=dataclasses.replace(WORK, rounds=6))
+    assert {row[-1] for row in texts.aim_rows(quick)} == {"too few rounds"}
+
+
+def test_only_vendors_of_the_fast_targets_are_aims() -> None:
+    """KerasHub and the SavedModel's own loop are compared with, without a bound."""
+    other = made(outcome("kexport", "savedmodel", visit(30.0)), outcome("loop", "savedmodel", visit(20.0)), outcome("keras", PRESET, visit(10.0)))
+    assert len(other.ratios) == 2 and not other.aims
 
 
 def test_a_rival_with_other_tokens_is_named_as_such() -> None:

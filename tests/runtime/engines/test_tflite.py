@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest_io import write_manifest
 from kexport.runtime.engines.base import open_engine
-from kexport.runtime.engines.tflite import TfliteEngine, cheapest_pieces
+from kexport.runtime.engines.tflite import cheapest_pieces
 from kexport.runtime.litertlm_section import model_section
 from kexport.targets.tflite.litertlm import llm_metadata, write_bundle
 
@@ -111,16 +113,27 @@ def test_up_to_the_last_position(files: Files) -> None:
             engine.new_cache(1, CAPACITY + 1)
 
 
-def test_low_memory_gives_the_same(files: Files) -> None:
-    """Weights packed into a file of their own, which is gone after closing."""
+def test_packed_weights_leave_nothing_behind(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that weights are packed into has no name any more once the engine is open; it works on, and so does a second engine."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with opened(files) as engine, opened(files, low_memory=True) as other:
+        assert list(tmp_path.iterdir()) == []
+        assert_close(after(engine, ROWS[0]), after(other, ROWS[0]))
+
+
+def test_a_full_disk(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room for packed weights, they are kept in memory."""
+    from kexport.runtime.engines import tflite
+
     with opened(files) as engine:
         want = after(engine, ROWS[0])
-    with opened(files, low_memory=True) as engine:
-        assert isinstance(engine, TfliteEngine)
+    used = []
+    load = tflite._load
+    monkeypatch.setattr(tflite, "_load", lambda *given: used.append(given[-1]) or load(*given))
+    monkeypatch.setattr(tflite.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with opened(files) as engine:
         assert_close(after(engine, ROWS[0]), want)
-        folder = engine.packed_weights
-        assert folder is not None and folder.parent.exists()
-    assert not folder.parent.exists()
+    assert used == [":memory"]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +256,8 @@ def test_nothing_of_the_library_reaches_the_terminal(files: Files, tmp_path: Pat
         "import sys; import numpy as np; from pathlib import Path; from kexport.runtime.contract.manifest_io import read_manifest;"
         "from kexport.runtime.native_output import mute_at_exit; from kexport.runtime.engines.base import open_engine\n"
         "mute_at_exit(); d = Path(sys.argv[1])\n"
-        "with open_engine(d, read_manifest(d), threads=1) as e: e.extend(e.new_cache(1, 9), np.array([[1, 2, 3]]))\n"
+        "with open_engine(d, read_manifest(d), threads=1) as e: c = e.new_cache(1, 9); e.extend(c, np.array([[1, 2, 3]]))\n"
+        "del c, e\n"
     )
     os.link(files.path, tmp_path / "model.tflite")
     write_manifest(tmp_path, files.manifest)

@@ -207,3 +207,14 @@ def test_a_file_of_more_than_two_gigabytes(tmp_path: Path) -> None:
     got = Interpreter(str(path)).get_signature_runner("decode")(tokens=np.array([[rows - 1]], np.int32))
     path.unlink()
     np.testing.assert_allclose(got["logits"], np.full((1, 1, 3), width / 2, np.float32))
+
+
+def test_a_narrow_table_is_never_widened_as_a_whole(tmp_path: Path) -> None:
+    """Rows are taken first; the tied head's matrix is widened by the delegate while it packs."""
+    files = write(tmp_path, decoder(TOY), stored_dtype="float16")
+    model = model_of(files.path)
+    table = next(i for i, b in enumerate(model.buffers) if b.size == 97 * 64 * 2)
+    codes = [model.operatorCodes[o.opcodeIndex].builtinCode for o in readers(model.subgraphs[-1], table)]
+    assert codes == [schema.BuiltinOperator.GATHER, schema.BuiltinOperator.DEQUANTIZE]
+    prefill = [model.operatorCodes[o.opcodeIndex].builtinCode for o in readers(model.subgraphs[0], table)]
+    assert prefill == [schema.BuiltinOperator.GATHER]
