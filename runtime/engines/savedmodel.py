@@ -22,8 +22,8 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
-from kexport.runtime.engines.plain_tensorflow import tf
 from kexport.runtime.native_output import captured_stderr
+from kexport.runtime.plain_tensorflow import tf
 
 Array = npt.NDArray[Any]
 Tensor = Any

@@ -170,7 +170,7 @@ def test_a_step_copies_no_cache(opened: Any) -> None:
 @pytest.mark.parametrize("position", [40, 10_000, -1])
 def test_positions_outside_the_cache_stay_in_their_row(position: int, opened: Any) -> None:
     """A host that gives a position that is not there spoils its own row at most, never another head or row."""
-    from kexport.runtime.engines.plain_tensorflow import tf
+    from kexport.runtime.plain_tensorflow import tf
 
     engine, _, _ = opened("mistral")
     cache, _ = prefilled(engine, [[3, 4, 5], [9, 8, 7]])

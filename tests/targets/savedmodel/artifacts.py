@@ -10,7 +10,7 @@ from kexport.graphs.ir import Graph
 from kexport.graphs.passes import optimise, run_passes
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract.manifest import Manifest, Producer, Source
-from kexport.runtime.engines.plain_tensorflow import tf
+from kexport.runtime.plain_tensorflow import tf
 from kexport.targets import get
 from kexport.targets.base import EmitOptions
 

@@ -104,7 +104,7 @@ def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
 
 def test_variables_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With parts of 4 kB there are many files; no more weights than a part are read before it is written; the result is the same."""
-    from kexport.runtime.engines.plain_tensorflow import tf
+    from kexport.runtime.plain_tensorflow import tf
     from kexport.targets.savedmodel import checkpoint
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 def rendered(graph: Any, source: Any, feeds: dict[str, Any]) -> dict[str, Any]:
     """The graph's outputs by a traced TensorFlow function whose batch and sequence are open."""
-    from kexport.runtime.engines.plain_tensorflow import tf
+    from kexport.runtime.plain_tensorflow import tf
     from kexport.targets.savedmodel.builder import Builder
     from kexport.targets.savedmodel.lowering import LOWERINGS
     from kexport.targets.savedmodel.weight_tensors import WeightTensors

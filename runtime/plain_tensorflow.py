@@ -3,7 +3,7 @@
 Where Keras is installed, `import tensorflow` imports all of it at its end, for the sake of old SavedModels of Keras models. Nothing here
 needs it: it is hidden for the moment of the import, and can be imported as usual afterwards.
 
-    from kexport.runtime.engines.plain_tensorflow import tf
+    from kexport.runtime.plain_tensorflow import tf
 """
 
 from __future__ import annotations
