@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, TOTAL, Dim, Shape, broadcast
-from kexport.graphs.ir import Node, Slot
-from kexport.graphs.ops import attribute
+from kexport.graphs.dims import BATCH, TOTAL, Shape, broadcast
+from kexport.graphs.ir import Node
 from kexport.graphs.ops.attention import BIAS, KEY, KEY_MASK, MASK, POSITIONS, QUERY, SINKS, SLOPES, VALUE
 from kexport.runtime.contract.errors import InternalError
+from kexport.targets.attention_request import Request
+from kexport.targets.attention_request import read as read_request
 from kexport.targets.onnx.builder import Builder, SlotTensors, Tensor, fixed
 
 # Added to a hidden key's logit: exp of it is 0, and three of them do not overflow to an infinity, which makes NaN of a row without keys.
@@ -18,69 +18,9 @@ HIDDEN = np.float32(np.finfo(np.float32).min / 4)
 HEADS_FIRST = (0, 2, 1, 3)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An attention node read out once. `window` and `softcap` are 0 where there is none."""
-
-    node: Node
-    slot_name: str
-    slot: Slot | None
-    write: bool
-    causal: bool
-    window: int
-    softcap: float
-    scale: float
-    heads: int
-    kv_heads: int
-    head_dim: int
-    value_dim: int
-    batch: Dim
-    sequence: Dim
-    keys: Dim
-
-    def input(self, index: int) -> str:
-        """The value name of an input, `""` where absent."""
-        return self.node.input(index)
-
-    @property
-    def layer(self) -> str:
-        """How to call it in messages and in the manifest."""
-        return self.node.layer or self.slot_name or self.node.output
-
-    @property
-    def flat_query(self) -> Shape:
-        """[batch, sequence, heads * head_dim]."""
-        return (self.batch, self.sequence, self.heads * self.head_dim)
-
-
 def read(node: Node, b: Builder) -> Request:
     """Read an attention node out."""
-    query = b.type_of(node.input(QUERY)).shape
-    key = b.type_of(node.input(KEY)).shape if node.input(KEY) else None
-    slot_name = str(attribute(node, "slot") or "")
-    slot = b.graph.slots[slot_name] if slot_name else None
-    if slot is not None:
-        keys: Dim = TOTAL if slot.kind == "self" else ENCODER_SEQUENCE
-    else:
-        assert key is not None
-        keys = key[1]
-    return Request(
-        node=node,
-        slot_name=slot_name,
-        slot=slot,
-        write=bool(attribute(node, "write")),
-        causal=bool(attribute(node, "causal")),
-        window=int(attribute(node, "window") or 0),
-        softcap=float(attribute(node, "softcap") or 0),
-        scale=float(attribute(node, "scale")),
-        heads=fixed(query[2], "heads", node),
-        kv_heads=slot.num_key_value_heads if slot else fixed((key or query)[2], "key-value heads", node),
-        head_dim=fixed(query[3], "head size", node),
-        value_dim=fixed(b.type_of(node.output).shape[3], "head size", node),
-        batch=query[0],
-        sequence=query[1],
-        keys=keys,
-    )
+    return read_request(node, b.graph, fixed)
 
 
 def additive_bias(b: Builder, r: Request, *, position_masks: bool) -> Tensor | None:

@@ -14,6 +14,7 @@ from kexport.runtime.contract.errors import InternalError, UnsupportedError, Usa
 from kexport.runtime.contract.manifest import File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.geometry import geometry
+from kexport.targets.lowerable import lowerable
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.onnx import records
 from kexport.targets.onnx.assemble import assemble
@@ -46,7 +47,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     operators: Counter[str] = Counter()
     stored = main.slots
     for name, graph in graphs.items():
-        ready = pad_heads(_lowerable(graph))
+        ready = pad_heads(lowerable(graph, LOWERINGS, _refusal))
         if graph is main:
             stored = ready.slots
         model, builder = render(ready, weights, options, slot_names)
@@ -79,19 +80,8 @@ def render(graph: Graph, weights: WeightSource, options: EmitOptions, slot_names
     return assemble(builder, outputs, weights, frozenset(keep)), builder
 
 
-def _lowerable(graph: Graph) -> Graph:
-    """`graph` with every op that has no lowering decomposed."""
-    if all(node.op in LOWERINGS for node in graph.nodes):
-        return graph
-    from kexport.graphs.passes.decompose import decompose
-
-    graph = graph.copy()
-    decompose(graph, keep=set(LOWERINGS))
-    for node in graph.nodes:
-        if node.op not in LOWERINGS:
-            place = f" in layer {node.layer}" if node.layer else ""
-            raise UnsupportedError("KX212", f"op `{node.op}`{place} has neither an ONNX lowering nor a decomposition")
-    return graph
+def _refusal(op: str, place: str) -> UnsupportedError:
+    return UnsupportedError("KX212", f"op `{op}`{place} has neither an ONNX lowering nor a decomposition")
 
 
 def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kexport.graphs.ir import Graph
-from kexport.graphs.passes.decompose import decompose
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import File, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.lowerable import lowerable
 from kexport.targets.openvino import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.openvino import records
 from kexport.targets.openvino.builder import Builder
@@ -66,7 +66,7 @@ def _write(
     """One graph's files, its record, and how many operators of each kind it has."""
     file = WeightFile(path.with_suffix(".bin"), options.on_tensor)
     try:
-        b = Builder(_lowerable(graph), options, weights, file)
+        b = Builder(lowerable(graph, LOWERINGS, _refusal), options, weights, file)
         declare_inputs(b, slot_names)
         for node in b.graph.nodes:
             LOWERINGS[node.op](node, b)
@@ -78,17 +78,8 @@ def _write(
     return b, written, record, Counter(node.get_type_name() for node in model.get_ordered_ops())
 
 
-def _lowerable(graph: Graph) -> Graph:
-    """`graph` with every op that has no lowering decomposed."""
-    if all(node.op in LOWERINGS for node in graph.nodes):
-        return graph
-    graph = graph.copy()
-    decompose(graph, keep=set(LOWERINGS))
-    for node in graph.nodes:
-        if node.op not in LOWERINGS:
-            place = f" in layer {node.layer}" if node.layer else ""
-            raise UnsupportedError("KX212", f"op `{node.op}`{place} has neither an OpenVINO lowering nor a decomposition")
-    return graph
+def _refusal(op: str, place: str) -> UnsupportedError:
+    return UnsupportedError("KX212", f"op `{op}`{place} has neither an OpenVINO lowering nor a decomposition")
 
 
 def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:

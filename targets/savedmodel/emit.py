@@ -14,6 +14,7 @@ from kexport.runtime.contract.errors import InternalError, UnsupportedError, Usa
 from kexport.runtime.contract.manifest import Fusion, Signature, TensorSpec
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.geometry import geometry
+from kexport.targets.lowerable import lowerable
 from kexport.targets.savedmodel import checkpoint, generate, records
 from kexport.targets.savedmodel import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.savedmodel.allowed_ops import count_operators
@@ -116,18 +117,14 @@ class _Emission:
 
 def _lowerable(graph: Graph) -> Graph:
     """A copy of `graph` with every op that has no lowering decomposed, and products packed."""
-    graph = graph.copy()
-    if any(node.op not in LOWERINGS for node in graph.nodes):
-        from kexport.graphs.passes.decompose import decompose
-
-        decompose(graph, keep=set(LOWERINGS))
-    for node in graph.nodes:
-        if node.op not in LOWERINGS:
-            place = f" in layer {node.layer}" if node.layer else ""
-            raise UnsupportedError("KX240", f"op `{node.op}`{place} has neither a SavedModel lowering nor a decomposition")
+    graph = lowerable(graph.copy(), LOWERINGS, _refusal)
     if any(slot.kind == "self" for slot in graph.slots.values()):
         pack_products(graph)
     return graph
+
+
+def _refusal(op: str, place: str) -> UnsupportedError:
+    return UnsupportedError("KX240", f"op `{op}`{place} has neither a SavedModel lowering nor a decomposition")
 
 
 def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:

@@ -13,6 +13,7 @@ from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from kexport.runtime.contract.manifest import Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.lowerable import lowerable
 from kexport.targets.tflite import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.tflite import records
 from kexport.targets.tflite.builder import Builder
@@ -35,7 +36,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         UsageError: a capacity or a bucket below 1.
     """
     _check(graphs, options)
-    ready = {name: _lowerable(graph) for name, graph in graphs.items()}
+    ready = {name: lowerable(graph, LOWERINGS, _refusal) for name, graph in graphs.items()}
     main = ready[names.EXTEND]
     plan, slot_names = plan_file(graphs, options), SlotNames(main.slots)
     file_name = BUNDLE_FILE if options.package == LITERTLM else MODEL_FILE
@@ -73,19 +74,8 @@ def render(
     return subgraph, builder
 
 
-def _lowerable(graph: Graph) -> Graph:
-    """`graph` with every op that has no lowering decomposed."""
-    if all(node.op in LOWERINGS for node in graph.nodes):
-        return graph
-    from kexport.graphs.passes.decompose import decompose
-
-    graph = graph.copy()
-    decompose(graph, keep=set(LOWERINGS))
-    for node in graph.nodes:
-        if node.op not in LOWERINGS:
-            place = f" in layer {node.layer}" if node.layer else ""
-            raise UnsupportedError("KX233", f"op `{node.op}`{place} has neither a TFLite lowering nor a decomposition")
-    return graph
+def _refusal(op: str, place: str) -> UnsupportedError:
+    return UnsupportedError("KX233", f"op `{op}`{place} has neither a TFLite lowering nor a decomposition")
 
 
 def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
