@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from kexport.converter.benchmark.bandwidth import BandwidthProbe
+from kexport.converter.benchmark.bandwidth import REST_SECONDS, BandwidthProbe
 from kexport.runtime.native_output import mute_at_exit
 from rivals.base import Clock, Rival
 from rivals.registry import rival
@@ -26,7 +26,6 @@ from rivals.registry import rival
 COLD_TOKENS = 4
 ONE_TOKEN = 1
 PROBES = 7
-REST_SECONDS = 0.3  # engines' threads spin for a while after their last call and would take cores from the probe
 SEEDS = (7, 8)  # of the cold and the timed prompt: they differ from the first token on, so that no prefix cache helps
 RESET_PEAK = "5"  # what /proc/self/clear_refs takes for "the peak of resident memory begins now"
 CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")

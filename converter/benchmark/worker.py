@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from kexport import runtime
-from kexport.converter.benchmark.bandwidth import BandwidthProbe
+from kexport.converter.benchmark.bandwidth import REST_SECONDS, BandwidthProbe
 from kexport.converter.benchmark.traffic import step_bytes
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
 from kexport.runtime.engines.base import CacheState, Engine
@@ -26,8 +26,7 @@ from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.native_output import mute_at_exit
 
 WARM_UP_STEPS = 3
-STEPS_BETWEEN_PROBES = 4
-REST_SECONDS = 0.02  # before a probe: the engine's threads spin for a while after a step and would take cores from it
+STEPS_BETWEEN_PROBES = 8
 SEED = 7
 _STATUS = Path("/proc/self/status")
 _BYTES_PER_MEGABYTE = 1_000_000

@@ -9,6 +9,7 @@ from kexport.graphs.passes.fold_constants import FoldConstants
 from kexport.graphs.passes.last_position import LastPositionLogits
 from kexport.graphs.passes.masks_from_positions import MasksFromPositions
 from kexport.graphs.passes.merge_equal import MergeEqualNodes
+from kexport.graphs.passes.pack_products import PackProducts
 from kexport.graphs.passes.pack_qkv import PackQueryKeyValue
 from kexport.graphs.passes.recognise_linear import RecogniseLinear
 from kexport.graphs.passes.simplify_layout import SimplifyLayout
@@ -41,6 +42,6 @@ def optimise() -> list[Pass]:
 
 __all__ = [
     "ClassifyMasks", "DecideConditions", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
-    "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "clean", "optimise",
+    "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "clean", "optimise",
     "refresh_types", "run_passes",
 ]  # fmt: skip

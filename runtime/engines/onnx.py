@@ -84,7 +84,7 @@ class _Binding:
         if names.ENCODER_ATTENTION_MASK in layout.inputs:
             self._bind_input(names.ENCODER_ATTENTION_MASK, cache.encoder_mask[rows])
 
-    def run(self, tokens: Array, attention_mask: Array, positions: Array) -> Array:
+    def run(self, tokens: Array, attention_mask: Array, positions: Array | int) -> Array:
         """Logits [rows, 1 or sequence, vocabulary] in a buffer that the next run overwrites."""
         width = tokens.shape[1]
         if width != self._bound_width:
@@ -100,7 +100,7 @@ class _Binding:
             raise InternalError("KX556", f"onnxruntime failed: {_first_line(error)}", detail=str(error)) from error
         return self._logits
 
-    def _bind_width(self, tokens: Array, positions: Array) -> None:
+    def _bind_width(self, tokens: Array, positions: Array | int) -> None:
         """Bind token inputs and logits for another number of tokens; those of one token are kept and written in place."""
         width = tokens.shape[1]
         single = width == 1
@@ -143,6 +143,11 @@ class OnnxCache(CacheState):
         self.cross_arrays: list[Array] = []
         self.encoder_mask = np.zeros((batch_size, 0), np.int64)
         self.bindings: dict[int | None, _Binding] = {}
+        self.ones = np.ones((1, capacity if batch_size == 1 else 0), np.int64)  # a single row's attention mask, as wide as it can get
+
+    def can_step(self) -> bool:
+        """A single row that holds tokens, has room for one more and has its encoder's caches, if there are any."""
+        return self.batch_size == 1 and None in self.bindings and 0 < self.lengths.item() < self.ones.shape[1]
 
     def set_cross(self, arrays: list[Array], encoder_mask: Array) -> None:
         """Take the encoder's caches and its mask [batch, encoder sequence]."""
@@ -233,6 +238,8 @@ class OnnxEngine(Engine):
 
     def extend(self, cache: CacheState, tokens: Tokens, lengths: Sequence[int] | Lengths | None = None) -> Logits:
         assert isinstance(cache, OnnxCache)
+        if lengths is None and tokens.shape == (1, 1) and cache.can_step():
+            return self._step(cache, tokens)
         counts = normal_lengths(cache, tokens, lengths)
         if self._layout.cross_tensors and not cache.cross_arrays:
             raise InvalidInputError("KX552", "the encoder prompt is missing", hint="call `encode` before `extend`")
@@ -245,6 +252,14 @@ class OnnxEngine(Engine):
 
     def close(self) -> None:
         self._session = self._encoder = None
+
+    def _step(self, cache: OnnxCache, tokens: Tokens) -> Logits:
+        """One token of one row that has had its prompt: what a decode step needs and nothing else. Between two steps the weights flush this
+        process's own code and data out of the processor's caches, so that each line costs microseconds (measured: 350 the general way)."""
+        held = cache.lengths.item()
+        logits = self._binding(cache, None).run(tokens, cache.ones[:, : held + 1], held)
+        cache.lengths[0] = held + 1
+        return logits[:, 0].copy()
 
     def _goes_in_one_call(self, cache: OnnxCache, counts: Lengths, width: int) -> bool:
         """Whether all rows can and should go in the same call."""

@@ -184,8 +184,10 @@ class OpenVinoEngine(Engine):
         self._layout = _read_layout(manifest, step)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         core = ov.Core()
-        self._model: ov.CompiledModel | None = _compile(core, directory / step.file, options)
-        _check_states(self._model, self._layout)
+        with contextlib.nullcontext() if options.low_memory else on_huge_pages():
+            self._model: ov.CompiledModel | None = _compile(core, directory / step.file, options)
+            _check_states(self._model, self._layout)
+            self._warm_up()
         encode = manifest.signature(names.ENCODE)
         self._encoder = _compile(core, directory / encode.file, options) if encode else None
 
@@ -233,6 +235,11 @@ class OpenVinoEngine(Engine):
 
     def close(self) -> None:
         self._model = self._encoder = None
+
+    def _warm_up(self) -> None:
+        """One step of one row: only then does the plugin lay out the weights for steps. A decoder that wants an encoder's output does so later."""
+        if not self._layout.cross:
+            self.extend(self.new_cache(1, 1), np.zeros((1, 1), np.int64))
 
     def _open_model(self) -> ov.CompiledModel:
         if self._model is None:
@@ -283,12 +290,11 @@ def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
 
 def _compile(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledModel:
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-    settings["ENABLE_CPU_PINNING"] = False  # measured: on busy cores a thread that may not move costs a quarter more a step
+    settings["ENABLE_CPU_PINNING"] = False  # measured: no difference on idle cores; on busy ones a thread that may not move costs a quarter more
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     try:
-        with contextlib.nullcontext() if options.low_memory else on_huge_pages():
-            return core.compile_model(str(path), _DEVICE, settings)
+        return core.compile_model(str(path), _DEVICE, settings)
     except RuntimeError as error:
         hint = "the file is damaged, or was made for a newer OpenVINO (pip install --upgrade openvino)"
         raise InvalidInputError("KX557", f"openvino cannot open `{path.name}`: {_last_line(error)}", hint=hint, detail=str(error)) from error

@@ -1,4 +1,4 @@
-"""Graphs -> OpenVINO files: decompose what has no lowering, walk the nodes while the weights stream to the `.bin`, serialize."""
+"""Graphs -> OpenVINO files: decompose what has no lowering, pack products, walk the nodes while the weights stream to the `.bin`, serialize."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kexport.graphs.ir import Graph
+from kexport.graphs.passes import PackProducts
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
@@ -26,6 +27,9 @@ from kexport.targets.slot_names import SlotNames
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 FILES = {names.ENCODE: "openvino_encoder_model.xml", names.EXTEND: "openvino_decoder_model.xml"}
 SINGLE_FILE = "openvino_model.xml"
+# The plugin fuses an activation into the product before it, and one row through that product reads memory at 20 GB/s where others read at 34
+# (measured: 12 of 61 products took 28 % of a step). A gate packed with its values is split before its activation: nothing is fused.
+PASSES = (PackProducts(),)
 
 
 def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
@@ -66,7 +70,7 @@ def _write(
     """One graph's files, its record, and how many operators of each kind it has."""
     file = WeightFile(path.with_suffix(".bin"), options.on_tensor)
     try:
-        b = Builder(lowerable(graph, LOWERINGS, _refusal), options, weights, file)
+        b = Builder(lowerable(graph, LOWERINGS, _refusal, PASSES), options, weights, file)
         declare_inputs(b, slot_names)
         for node in b.graph.nodes:
             LOWERINGS[node.op](node, b)

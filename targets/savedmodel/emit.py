@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 from kexport.graphs.ir import Graph
+from kexport.graphs.passes import PackProducts
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
@@ -21,7 +22,6 @@ from kexport.targets.savedmodel.allowed_ops import count_operators
 from kexport.targets.savedmodel.builder import Tensor
 from kexport.targets.savedmodel.interface import Rendered, SlotNames, inputs_of, outputs_of, render, tensorflow_specs
 from kexport.targets.savedmodel.lowering import LOWERINGS
-from kexport.targets.savedmodel.pack_products import pack_products
 from kexport.targets.savedmodel.weight_tensors import WeightTensors
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")
@@ -38,7 +38,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         UsageError: a capacity below 1.
     """
     _check(graphs, options)
-    ready = {name: _lowerable(graph) for name, graph in graphs.items()}
+    ready = {name: lowerable(graph, LOWERINGS, _refusal, (PackProducts(),)) for name, graph in graphs.items()}
     work = _Emission(ready, options)
     for name, graph_name in GRAPHS.items():
         if graph_name in ready:
@@ -113,14 +113,6 @@ class _Emission:
 
         function.__name__ = name
         self.functions[name] = tf.function(function, autograph=False).get_concrete_function(**tensorflow_specs(inputs))
-
-
-def _lowerable(graph: Graph) -> Graph:
-    """A copy of `graph` with every op that has no lowering decomposed, and products packed."""
-    graph = lowerable(graph.copy(), LOWERINGS, _refusal)
-    if any(slot.kind == "self" for slot in graph.slots.values()):
-        pack_products(graph)
-    return graph
 
 
 def _refusal(op: str, place: str) -> UnsupportedError:

@@ -3,7 +3,8 @@
     a = linear(x, wa); b = linear(x, wb)      ->      a, b = split(linear(x, [wa | wb]))
 
 One large MatMul reads memory faster than two smaller ones, and each operator has its cost. The packed weight is a lazy concatenation.
-Left alone: a product of which others read the weight too (a tied head), products where only some have a bias.
+Left alone: a product of which others read the weight too (a tied head), products where only some have a bias, and graphs without a cache of
+their own: an encoder multiplies many rows at once, and splitting them would copy more than it saves.
 """
 
 from __future__ import annotations
@@ -12,17 +13,21 @@ from collections.abc import Iterator
 
 from kexport.graphs.ir import Graph, Node
 from kexport.graphs.ops import infer_types
+from kexport.graphs.passes.base import Pass, Result
 from kexport.graphs.weights import concatenate
 
 OUT_AXIS = 1
 
 
-def pack_products(graph: Graph) -> int:
-    """Pack what can be packed, in place. Returns how many products were made of several."""
-    groups = list(_groups(graph))
-    for group in groups:
-        _pack(graph, group)
-    return len(groups)
+class PackProducts(Pass):
+    """See the module. Targets whose runtime gains by it run it on their own copy of a graph."""
+
+    def run(self, graph: Graph, result: Result) -> None:
+        if not any(slot.kind == "self" for slot in graph.slots.values()):
+            return
+        for group in list(_groups(graph)):
+            _pack(graph, group)
+            result.changes += 1
 
 
 def _groups(graph: Graph) -> Iterator[list[Node]]:
