@@ -26,6 +26,15 @@ class IntegerList(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # 
             self.fail(f"{value!r} is not a list of whole numbers", parameter, context)
 
 
+class NameList(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic from click 8.2 on
+    """Names in one text, separated by commas: a tuple of str."""
+
+    name = "names"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(dict.fromkeys(name.strip() for name in str(value).split(",") if name.strip()))
+
+
 def artifact_argument(function: Function) -> Function:
     """ARTIFACT: the directory that `kexport convert` wrote."""
     return click.argument("artifact", type=click.Path(path_type=Path))(function)

@@ -177,7 +177,7 @@ class _Conversion:
     def _capture(self, original: Original) -> dict[str, Graph]:
         from kexport.graphs.capture import capture
 
-        captured = capture(original.task)
+        captured = capture(original.task, hidden_states="hidden_states" in (self.options.signatures or ()))
         self.notes += captured.notes
         for graph in captured.graphs.values():
             passes = optimise() if "logits" in graph.outputs else []

@@ -13,6 +13,7 @@ PLANNED_TARGETS: tuple[str, ...] = ()
 ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
 NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too
+SIGNATURES = ("hidden_states",)  # what an artifact may give beyond logits: hidden_states, an output of its steps (contrastive search)
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
 
@@ -21,6 +22,7 @@ class ConvertOptions:
     """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
     `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
+    `signatures`: what to give beyond logits, of SIGNATURES.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).
     """
 
@@ -35,12 +37,12 @@ class ConvertOptions:
     force: bool = False
     prefill_buckets: tuple[int, ...] | None = None
     package: str | None = None
+    signatures: tuple[str, ...] | None = None
     # ---- not built yet
     weights: str | None = None
     batch_size: int | None = None
     lora: str | None = None
     lora_mode: str | None = None
-    signatures: tuple[str, ...] | None = None
     opset_only: bool = False
     upstream_fix: bool = False
     layout: str | None = None
@@ -55,7 +57,7 @@ class ConvertOptions:
 
 
 NOT_BUILT = (
-    "weights", "batch_size", "lora", "lora_mode", "signatures", "opset_only", "upstream_fix", "layout", "low_memory",
+    "weights", "batch_size", "lora", "lora_mode", "opset_only", "upstream_fix", "layout", "low_memory",
 )  # fmt: skip
 
 
@@ -77,6 +79,8 @@ def make_options(**given: Any) -> ConvertOptions:
     _one_of("dtype", options.dtype, get_args(StoredDtype))
     if options.verify is not None:
         _one_of("verify", options.verify, get_args(Verify))
+    for name in options.signatures or ():
+        _one_of("signatures", name, SIGNATURES)
     if options.task == "backbone":
         raise UnsupportedError("KX206", "`--task backbone` is not built yet", hint="convert the CausalLM or Seq2SeqLM task")
     if options.max_length is not None and options.max_length < 2:

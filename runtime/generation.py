@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Rng
-from kexport.runtime.engines.base import CacheState, Engine
+from kexport.runtime.engines.base import CacheState, Engine, HiddenStates
 from kexport.runtime.prompts import Ids, Mask, Prompt, output_mask
 from kexport.runtime.samplers.base import Draw, Logits, Sampler
 
@@ -62,17 +61,14 @@ def generate(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | No
 
 def run_lock_step(engine: Engine, sampler: Sampler, job: Job) -> Generated:
     """All rows together, one column after the other, the sampler in charge."""
-    if sampler.needs_hidden_states and not engine.provides_hidden_states:
-        raise UnsupportedError("KX559", f"{type(sampler).__name__} needs hidden states, which this artifact does not give")
     prompt = job.prompt
     start = prompt.start
     stop = _StopColumn(job)
     ids = prompt.ids.copy()
     if start < ids.shape[1] and not stop.all_done(start):
-        cache = _open_cache(engine, job, len(ids))
-        if start > 1:
-            engine.extend(cache, ids[:, : start - 1])
-        ids = sampler.run(_EngineDecoder(engine, cache, job.rng), ids, prompt.mask, start, _finished(job.stop_ids))
+        decoder = _EngineDecoder(engine, _open_cache(engine, job, len(ids)), job.rng)
+        decoder.take_prompt(ids[:, : start - 1], with_hidden_states=sampler.needs_hidden_states)
+        ids = sampler.run(decoder, ids, prompt.mask, start, _finished(job.stop_ids))
     return Generated(ids, output_mask(ids, prompt.mask, job.stop_ids))
 
 
@@ -194,7 +190,15 @@ class _EngineDecoder:
 
     def __init__(self, engine: Engine, cache: CacheState, rng: Rng) -> None:
         self._engine, self._cache = engine, cache
+        self._prompt_hidden_states = np.zeros((cache.batch_size, 0, engine.hidden_size), np.float32)
         self.rng = rng
+
+    def take_prompt(self, ids: Ids, *, with_hidden_states: bool) -> None:
+        """Append [rows, tokens], which may be none."""
+        if with_hidden_states and ids.shape[1]:
+            _, self._prompt_hidden_states = self._engine.extend_with_hidden_states(self._cache, ids)
+        elif ids.shape[1]:
+            self._engine.extend(self._cache, ids)
 
     def step(self, tokens: Ids) -> Logits:
         return self._engine.extend(self._cache, tokens[:, None])
@@ -202,8 +206,12 @@ class _EngineDecoder:
     def reorder(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         self._cache.reorder(rows)
 
-    def hidden_states(self) -> npt.NDArray[np.float32]:
-        raise UnsupportedError("KX559", "this engine gives no hidden states")
+    def step_with_hidden_states(self, tokens: Ids) -> tuple[Logits, HiddenStates]:
+        logits, hidden_states = self._engine.extend_with_hidden_states(self._cache, tokens[:, None])
+        return logits, hidden_states[:, 0]
+
+    def prompt_hidden_states(self) -> HiddenStates:
+        return self._prompt_hidden_states
 
 
 def _open_cache(engine: Engine, job: Job, row_count: int, rows: npt.NDArray[np.intp] | None = None) -> CacheState:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from kexport.converter.cli_options import IntegerList
+from kexport.converter.cli_options import IntegerList, NameList
 
 HELP = """Convert a KerasHub model into an artifact that runs without Keras, and prove it.
 
@@ -36,7 +36,7 @@ each, and each appears whole or not at all."""
 @click.option("--batch-size", type=int, hidden=True)
 @click.option("--lora", hidden=True)
 @click.option("--lora-mode", hidden=True)
-@click.option("--signatures", hidden=True)
+@click.option("--signatures", type=NameList(), metavar="NAME,NAME", help="What to give beyond logits: hidden_states (contrastive search).")
 @click.option("--opset-only", is_flag=True, hidden=True)
 @click.option("--upstream-fix", is_flag=True, hidden=True)
 @click.option("--layout", hidden=True)

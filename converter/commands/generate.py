@@ -10,10 +10,10 @@ from typing import Any
 import click
 from kexport.converter.cli_options import IntegerList, artifact_argument, json_option, not_built, threads_option
 
-BUILT_SAMPLERS = "greedy, top_k, top_p, random, beam"
+BUILT_SAMPLERS = "greedy, top_k, top_p, random, beam, contrastive"
 SAMPLERS = ("greedy", "top_k", "top_p", "random", "beam", "contrastive")
 _STANDARD_INPUT = "-"
-_SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "seed")
+_SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "alpha", "seed")
 
 
 @click.command("generate", short_help="Continue prompts with an artifact.")
@@ -26,6 +26,7 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "seed")
 @click.option("--p", type=float, help="Sample among the likeliest tokens that make up p.")
 @click.option("--temperature", type=float, help="Divides the logits.")
 @click.option("--num-beams", type=int, help="Beams of the beam sampler.")
+@click.option("--alpha", type=float, help="How much contrastive search wants the next token to be unlike those before.")
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--stop", "stop_texts", multiple=True, metavar="TEXT", help="End before TEXT. Repeatable.")
 @click.option("--stop-token-ids", type=IntegerList(), metavar="IDS", help="End at any of these ids.  [default: the original's]")

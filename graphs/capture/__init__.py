@@ -25,17 +25,21 @@ class Captured:
     notes: list[str]
 
 
-def capture(task: Any, *, without: frozenset[str] = frozenset()) -> Captured:
+def capture(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> Captured:
     """Capture a keras_hub CausalLM or Seq2SeqLM, live or abstract; the task is left as found.
+
+    Args:
+        without: names of interceptors to leave out, e.g. {"attention"}: these layers stay plain ops.
+        hidden_states: `extend` gives `hidden_states` [batch, sequence, hidden size], too: what the head makes logits of.
 
     Raises:
         UnsupportedError: another kind of task, or something the graph has no form for.
     """
     if hasattr(task, "call_decoder_with_cache"):
-        graphs, notes = capture_seq2seq(task, without=without)
+        graphs, notes = capture_seq2seq(task, without=without, hidden_states=hidden_states)
         return Captured(graphs, notes)
     if hasattr(task, "call_with_cache"):
-        graph, notes = capture_causal(task, without=without)
+        graph, notes = capture_causal(task, without=without, hidden_states=hidden_states)
         return Captured({"extend": graph}, notes)
     raise UnsupportedError("KX205", f"{type(task).__name__} is neither a CausalLM nor a Seq2SeqLM", hint="see `kexport list`")
 

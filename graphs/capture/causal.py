@@ -6,6 +6,7 @@ its slots `self.<layer>`. Prefill and decode are the same graph at different len
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ from kexport.graphs.dims import BATCH, SEQUENCE
 from kexport.graphs.ir import Graph, Slot
 from kexport.graphs.passes import clean, run_passes
 from kexport.graphs.passes.classify_masks import START_INDEX
+from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
 
 STACKED_RANK = 6
@@ -41,11 +43,12 @@ def cache_spec(task: Any) -> tf.TensorSpec:
     return tf.TensorSpec([a if a == b else None for a, b in zip(*shapes, strict=True)], dtype, name="cache")
 
 
-def capture_causal(task: Any, *, without: frozenset[str] = frozenset()) -> tuple[Graph, list[str]]:
+def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> tuple[Graph, list[str]]:
     """Capture `task` (a keras_hub CausalLM). Returns the cleaned graph and notes on what stayed plain ops.
 
     Args:
         without: names of interceptors to leave out, e.g. {"attention"}: these layers stay plain ops.
+        hidden_states: the graph gives what the head makes logits of, too, for all new tokens.
 
     Raises:
         UnsupportedError: the model does something the graph has no form for, named with its layer.
@@ -56,8 +59,8 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset()) -> tuple
     def stock(token_ids: tf.Tensor, positions: tf.Tensor, start_index: tf.Tensor, cache: tf.Tensor) -> Any:
         trace.start_index, trace.positions = start_index, positions
         trace.caches[cache.name] = "self"
-        logits, _, new_cache = task.call_with_cache(token_ids, cache, start_index)
-        return {"logits": logits, "cache": new_cache}
+        logits, hidden, new_cache = task.call_with_cache(token_ids, cache, start_index)
+        return {"logits": logits, names.HIDDEN_STATES: hidden, "cache": new_cache}
 
     specs = [
         tf.TensorSpec([None, None], tf.int32, name="token_ids"),
@@ -72,9 +75,15 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset()) -> tuple
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
     graph.add_input(START_INDEX, "int32", ())
     add_slots(graph, "self", spec)
-    import_function(graph, trace, function, {"logits": function.structured_outputs["logits"]}, task.variables)
+    import_function(graph, trace, function, wanted(function.structured_outputs, hidden_states=hidden_states), task.variables)
     finish(graph, trace)
     return graph, trace.notes
+
+
+def wanted(outputs: Mapping[str, tf.Tensor], *, hidden_states: bool) -> dict[str, tf.Tensor]:
+    """The logits of what a traced decoder gives, and the hidden states where asked for."""
+    chosen = ("logits", names.HIDDEN_STATES) if hidden_states else ("logits",)
+    return {name: outputs[name] for name in chosen}
 
 
 def add_slots(graph: Graph, kind: Any, spec: tf.TensorSpec) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from kexport.graphs.capture.causal import add_slots, finish
+from kexport.graphs.capture.causal import add_slots, finish, wanted
 from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
 from kexport.graphs.capture.slots import find_cache
@@ -21,6 +21,7 @@ from kexport.graphs.capture.trace import Trace
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE
 from kexport.graphs.ir import Graph
 from kexport.graphs.passes.classify_masks import START_INDEX
+from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
 
 KEYWORD_CACHES = ("self_attention_cache", "cross_attention_cache")
@@ -59,7 +60,7 @@ def _specs(task: Any) -> tuple[tf.TensorSpec, tf.TensorSpec, tf.TensorSpec]:
     return specs[0], specs[1], specs[2]
 
 
-def capture_seq2seq(task: Any, *, without: frozenset[str] = frozenset()) -> tuple[dict[str, Graph], list[str]]:
+def capture_seq2seq(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> tuple[dict[str, Graph], list[str]]:
     """Capture `task` (a keras_hub Seq2SeqLM). Returns the cleaned graphs `encode` and `extend`, and notes.
 
     Raises:
@@ -67,7 +68,7 @@ def capture_seq2seq(task: Any, *, without: frozenset[str] = frozenset()) -> tupl
     """
     _, self_spec, cross_spec = _specs(task)
     encode, encode_notes = _capture_encode(task, self_spec, cross_spec, without)
-    extend, extend_notes = _capture_extend(task, self_spec, cross_spec, without)
+    extend, extend_notes = _capture_extend(task, self_spec, cross_spec, without, hidden_states=hidden_states)
     return {"encode": encode, "extend": extend}, encode_notes + extend_notes
 
 
@@ -112,7 +113,9 @@ def _cross_updates(trace: Trace, function: Any) -> dict[str, tf.Tensor]:
     return dict(sorted(updates.items(), key=lambda item: (int(item[0].split(".")[1]), item[0])))
 
 
-def _capture_extend(task: Any, self_spec: tf.TensorSpec, cross_spec: tf.TensorSpec, without: frozenset[str]) -> tuple[Graph, list[str]]:
+def _capture_extend(
+    task: Any, self_spec: tf.TensorSpec, cross_spec: tf.TensorSpec, without: frozenset[str], *, hidden_states: bool
+) -> tuple[Graph, list[str]]:
     trace = Trace()
     hidden_size = task.backbone.hidden_dim
 
@@ -130,7 +133,7 @@ def _capture_extend(task: Any, self_spec: tf.TensorSpec, cross_spec: tf.TensorSp
             cross_attention_cache=cross_cache,
             cross_attention_cache_update_index=None,
         )
-        return {"logits": result[0]}
+        return {"logits": result[0], names.HIDDEN_STATES: result[1]}
 
     specs = [_ids("token_ids"), _ids("positions"), tf.TensorSpec([], tf.int32, name=START_INDEX), _mask(), self_spec, cross_spec]
     with intercepting(trace, without=without):
@@ -142,7 +145,7 @@ def _capture_extend(task: Any, self_spec: tf.TensorSpec, cross_spec: tf.TensorSp
     graph.add_input(ENCODER_MASK, "bool", (BATCH, ENCODER_SEQUENCE))
     add_slots(graph, "self", self_spec)
     add_slots(graph, "cross", cross_spec)
-    import_function(graph, trace, function, {"logits": function.structured_outputs["logits"]}, task.variables)
+    import_function(graph, trace, function, wanted(function.structured_outputs, hidden_states=hidden_states), task.variables)
     finish(graph, trace)
     return graph, trace.notes
 

@@ -14,6 +14,7 @@ POSITION_IDS = "position_ids"
 ENCODER_ATTENTION_MASK = "encoder_attention_mask"
 BEAM_INDEX = "beam_idx"  # OpenVINO: which row of the state each row of the call continues
 LOGITS = "logits"
+HIDDEN_STATES = "hidden_states"  # what the head makes logits of, for every new token; only where asked for at conversion
 
 BATCH = "batch"  # the dim name that every batched tensor starts with
 

@@ -20,12 +20,14 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import Manifest
+from kexport.runtime.contract.manifest import Manifest, Signature
 
 Tokens = npt.NDArray[np.integer[Any]]
 Lengths = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+HiddenStates = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Engine(ABC):
     """One opened artifact. Not safe for use by several threads at once; caches are separate, so several conversations may share it."""
 
     vocabulary_size: int
-    provides_hidden_states: bool = False
+    hidden_size: int = 0  # the width of the hidden states that the artifact gives beside logits; 0: it gives none
+    _hidden_states: HiddenStates | None = None  # where a running `extend_with_hidden_states` collects them
 
     @abstractmethod
     def new_cache(self, batch_size: int, capacity: int) -> CacheState:
@@ -89,6 +92,26 @@ class Engine(ABC):
         mean nothing. The result is the caller's own. Raises InvalidInputError (KX552) for shapes that do not fit and
         (KX553) where a row would grow beyond its capacity.
         """
+
+    def extend_with_hidden_states(self, cache: CacheState, tokens: Tokens) -> tuple[Logits, HiddenStates]:
+        """`extend` by all of `tokens`; beside the logits the new tokens' hidden states, float32 [batch, sequence, hidden_size].
+
+        Raises as `extend` does, and UnsupportedError (KX559) where the artifact gives none.
+        """
+        if not self.hidden_size:
+            hint = "convert again with --signatures hidden_states"
+            raise UnsupportedError("KX559", "this artifact gives no hidden states, which contrastive search compares", hint=hint)
+        self._hidden_states = np.zeros((*tokens.shape, self.hidden_size), np.float32)
+        try:
+            return self.extend(cache, tokens), self._hidden_states
+        finally:
+            self._hidden_states = None
+
+    def collect_hidden_states(self, rows: slice, start: int, values: npt.NDArray[Any]) -> None:
+        """For engines: a call gave `values` [rows, columns, hidden_size] for the columns of this `extend` from `start` on; more are padding."""
+        if self._hidden_states is not None:
+            columns = min(values.shape[1], self._hidden_states.shape[1] - start)
+            self._hidden_states[rows, start : start + columns] = values[:, :columns]
 
     def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
         """Fill the cross-attention caches from the encoder prompt: both [batch, encoder sequence], the mask True on real tokens.
@@ -121,6 +144,12 @@ def normal_lengths(cache: CacheState, tokens: Tokens, lengths: Sequence[int] | L
         hint = "ask for fewer tokens, or convert again with a larger --max-length"
         raise InvalidInputError("KX553", f"{longest} tokens do not fit a cache of {cache.capacity}", hint=hint)
     return result
+
+
+def hidden_size_of(step: Signature) -> int:
+    """The width of the hidden states that a signature gives, 0 without any."""
+    width = next((spec.shape[-1] for spec in step.outputs if spec.name == names.HIDDEN_STATES and spec.shape), 0)
+    return width if isinstance(width, int) else 0
 
 
 Opener = Callable[[Path, Manifest, EngineOptions], Engine]

@@ -23,7 +23,17 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, ResourceError, UnsupportedError
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
-from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+from kexport.runtime.engines.base import (
+    CacheState,
+    Engine,
+    EngineOptions,
+    Lengths,
+    Logits,
+    Tokens,
+    hidden_size_of,
+    normal_lengths,
+    register_engine,
+)
 from kexport.runtime.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
@@ -61,6 +71,7 @@ class _Layout:
     cross_tensors: tuple[_CacheTensor, ...]
     inputs: frozenset[str]
     logits_of_all_positions: bool
+    hidden_size: int
 
 
 class _Binding:
@@ -73,6 +84,7 @@ class _Binding:
         self._row_count = len(range(*rows.indices(cache.batch_size)))
         self._vocabulary_size = vocabulary_size
         self._logits = np.empty((0, 0, 0), np.float32)
+        self.hidden_states = np.empty((self._row_count, 0, layout.hidden_size), np.float32)  # of the last run, where the artifact gives them
         self._one_token = np.zeros((self._row_count, 1), np.int64)
         self._one_position = np.zeros((self._row_count, 1), np.int64)
         self._bound_width = 0
@@ -113,6 +125,11 @@ class _Binding:
             value = ort.OrtValue.ortvalue_from_numpy(self._logits)
             self._held[names.LOGITS] = value
             self._io.bind_ortvalue_output(names.LOGITS, value)
+        if self._layout.hidden_size and self.hidden_states.shape[1] != width:
+            self.hidden_states = np.empty((self._row_count, width, self._layout.hidden_size), np.float32)
+            value = ort.OrtValue.ortvalue_from_numpy(self.hidden_states)
+            self._held[names.HIDDEN_STATES] = value
+            self._io.bind_ortvalue_output(names.HIDDEN_STATES, value)
         self._bound_width = 1 if single else 0  # the buffers of several tokens are the caller's: bound anew each time
 
     def _bind_input(self, name: str, array: Array) -> ort.OrtValue:
@@ -196,6 +213,7 @@ class OnnxEngine(Engine):
         self._capacity = manifest.cache.capacity
         self._rows_with_past = step.max_batch_with_past
         self.vocabulary_size = _vocabulary_size(manifest, step)
+        self.hidden_size = self._layout.hidden_size
         self._encode_signature = manifest.signature(names.ENCODE)
         self._encoder = _open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
         self._session: ort.InferenceSession | None = _open_session(directory / step.file, options)
@@ -257,7 +275,9 @@ class OnnxEngine(Engine):
         """One token of one row that has had its prompt: what a decode step needs and nothing else. Between two steps the weights flush this
         process's own code and data out of the processor's caches, so that each line costs microseconds (measured: 350 the general way)."""
         held = cache.lengths.item()
-        logits = self._binding(cache, None).run(tokens, cache.ones[:, : held + 1], held)
+        binding = self._binding(cache, None)
+        logits = binding.run(tokens, cache.ones[:, : held + 1], held)
+        self.collect_hidden_states(slice(None), 0, binding.hidden_states)
         cache.lengths[0] = held + 1
         return logits[:, 0].copy()
 
@@ -278,17 +298,19 @@ class OnnxEngine(Engine):
         for row, count in enumerate(counts.tolist()):
             for start in range(0, count, _PREFILL_CHUNK):
                 chunk = tokens[row : row + 1, start : min(start + _PREFILL_CHUNK, count)]
-                logits[row] = self._extend_rows(cache, row, chunk, np.array([chunk.shape[1]]))[0]
+                logits[row] = self._extend_rows(cache, row, chunk, np.array([chunk.shape[1]]), start)[0]
         return logits
 
-    def _extend_rows(self, cache: OnnxCache, row: int | None, tokens: Tokens, counts: Lengths) -> Logits:
-        """One call of the library for one row, or for all rows (`row` None)."""
+    def _extend_rows(self, cache: OnnxCache, row: int | None, tokens: Tokens, counts: Lengths, start: int = 0) -> Logits:
+        """One call of the library for one row, or for all rows (`row` None). `start`: the column of this `extend` that `tokens` begin at."""
         rows = slice(None) if row is None else slice(row, row + 1)
         held = cache.lengths[rows]
         fed = held + np.maximum(counts, 1)
         columns = np.arange(tokens.shape[1])
         positions = np.minimum(held[:, None] + columns, fed[:, None] - 1)
-        logits = self._binding(cache, row).run(tokens, _attention_mask(fed), positions)
+        binding = self._binding(cache, row)
+        logits = binding.run(tokens, _attention_mask(fed), positions)
+        self.collect_hidden_states(rows, start, binding.hidden_states)
         held += counts  # a view: the cache's own lengths
         if not self._layout.logits_of_all_positions:
             return logits[:, 0].copy()
@@ -350,7 +372,7 @@ def _read_layout(manifest: Manifest, step: Signature) -> _Layout:
         raise InvalidInputError("KX555", f"this engine cannot fill the input `{unknown[0]}`", hint="pip install --upgrade kexport")
     if names.INPUT_IDS not in inputs or names.LOGITS not in outputs:
         raise InvalidInputError("KX555", f"the `{step.name}` signature lacks `{names.INPUT_IDS}` or `{names.LOGITS}`")
-    return _Layout(tuple(self_tensors), tuple(cross_tensors), frozenset(inputs), step.returns_logits == "all")
+    return _Layout(tuple(self_tensors), tuple(cross_tensors), frozenset(inputs), step.returns_logits == "all", hidden_size_of(step))
 
 
 def _cache_tensors(slot: CacheSlot, inputs: dict[str, TensorSpec], outputs: set[str] | None) -> list[_CacheTensor]:

@@ -23,7 +23,17 @@ import openvino as ov
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature
-from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+from kexport.runtime.engines.base import (
+    CacheState,
+    Engine,
+    EngineOptions,
+    Lengths,
+    Logits,
+    Tokens,
+    hidden_size_of,
+    normal_lengths,
+    register_engine,
+)
 from kexport.runtime.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
@@ -172,6 +182,11 @@ class OpenVinoCache(CacheState):
         logits: Array = self._request.get_tensor(names.LOGITS).data
         return logits
 
+    def hidden_states(self) -> Array:
+        """Of the last run's columns, [batch, columns, hidden size]: a view that the next call overwrites."""
+        values: Array = self._request.get_tensor(names.HIDDEN_STATES).data
+        return values
+
 
 class OpenVinoEngine(Engine):
     """One artifact opened with OpenVINO's CPU plugin."""
@@ -183,6 +198,7 @@ class OpenVinoEngine(Engine):
         self._capacity, self._encoder_capacity = manifest.cache.capacity, manifest.cache.encoder_capacity
         self._layout = _read_layout(manifest, step)
         self.vocabulary_size = _vocabulary_size(manifest, step)
+        self.hidden_size = hidden_size_of(step)
         core = ov.Core()
         with contextlib.nullcontext() if options.low_memory else on_huge_pages():
             self._model: ov.CompiledModel | None = _compile(core, directory / step.file, options)
@@ -231,10 +247,15 @@ class OpenVinoEngine(Engine):
         else:
             for start, stop in _steps(counts):
                 self._extend_step(cache, tokens[:, start:stop], counts >= stop, counts == stop, result)
+                self._collect(cache, start)
         return result
 
     def close(self) -> None:
         self._model = self._encoder = None
+
+    def _collect(self, cache: OpenVinoCache, start: int) -> None:
+        if self._hidden_states is not None:
+            self.collect_hidden_states(slice(None), start, cache.hidden_states())
 
     def _warm_up(self) -> None:
         """One step of one row: only then does the plugin lay out the weights for steps. A decoder that wants an encoder's output does so later."""
@@ -256,6 +277,7 @@ class OpenVinoEngine(Engine):
             part = slice(start, min(start + _PREFILL_CHUNK, width))
             logits = cache.run(shifted[:, part], real[:, part], np.maximum(columns[:, part], 0))
             result[:] = logits[:, -1]
+            self._collect(cache, start)
         cache.lengths += counts
 
     def _extend_step(self, cache: OpenVinoCache, tokens: Tokens, running: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], result: Logits) -> None:

@@ -21,7 +21,17 @@ import numpy.typing as npt
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
-from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+from kexport.runtime.engines.base import (
+    CacheState,
+    Engine,
+    EngineOptions,
+    Lengths,
+    Logits,
+    Tokens,
+    hidden_size_of,
+    normal_lengths,
+    register_engine,
+)
 from kexport.runtime.native_output import captured_stderr
 from kexport.runtime.plain_tensorflow import tf
 
@@ -99,6 +109,7 @@ class SavedModelEngine(Engine):
         self._capacity = manifest.cache.capacity
         self._own, self._cross = (_slot_specs(manifest, decode, kind) for kind in ("self", "cross"))
         self.vocabulary_size = _vocabulary_size(decode)
+        self.hidden_size = hidden_size_of(decode)
         _set_threads(options.threads)
         self._model, self._functions = _load(directory, manifest)
         self._is_open = True
@@ -129,13 +140,13 @@ class SavedModelEngine(Engine):
         result = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
         cache.make_room(int((cache.lengths + counts).max(initial=1)))
         for start, stop in _chunks(int(counts.max(initial=0))):
-            logits = self._step(cache, tokens[:, start:stop], np.clip(counts - start, 0, stop - start))
+            logits = self._step(cache, tokens[:, start:stop], np.clip(counts - start, 0, stop - start), start)
             ends = (counts > start) & (counts <= stop)
             result[ends] = logits[ends]
         return result
 
-    def _step(self, cache: SavedModelCache, tokens: Tokens, counts: Lengths) -> Array:
-        """Append `tokens[b, :counts[b]]` to row b. Returns logits [batch, vocabulary]; those of rows without tokens mean nothing."""
+    def _step(self, cache: SavedModelCache, tokens: Tokens, counts: Lengths, start: int) -> Array:
+        """Append `tokens[b, :counts[b]]` to row b; they begin at column `start` of this `extend`. Returns logits [batch, vocabulary]; those of rows without tokens mean nothing."""
         width = tokens.shape[1]
         columns = np.arange(width)
         real = columns < counts[:, None]
@@ -154,6 +165,8 @@ class SavedModelEngine(Engine):
         logits: Array = outputs.pop(names.LOGITS).numpy()
         cache.caches = {spec.name: outputs[spec.name] for spec in self._own}
         cache.lengths += counts
+        if self._hidden_states is not None:
+            self.collect_hidden_states(slice(None), start, outputs[names.HIDDEN_STATES].numpy())
         return logits[:, 0]
 
     def _call(self, name: str, feeds: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -33,7 +33,17 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
-from kexport.runtime.engines.base import CacheState, Engine, EngineOptions, Lengths, Logits, Tokens, normal_lengths, register_engine
+from kexport.runtime.engines.base import (
+    CacheState,
+    Engine,
+    EngineOptions,
+    Lengths,
+    Logits,
+    Tokens,
+    hidden_size_of,
+    normal_lengths,
+    register_engine,
+)
 from kexport.runtime.litertlm_section import model_file
 from kexport.runtime.native_output import captured_stderr
 
@@ -115,9 +125,11 @@ class TfliteEngine(Engine):
         self._capacity = manifest.cache.capacity
         whole = self._steps.decode[self._steps.cache_length]
         self.vocabulary_size = _vocabulary_size(whole)
+        self.hidden_size = hidden_size_of(whole)
         self._needs_encoder = bool(self._steps.cross_specs)
         self._model: CompiledModel | None = _open_model(directory / whole.file, options)
         self._inputs: dict[str, Buffers] = {}
+        self._hidden_buffers: Buffers = {}  # by signature
         self._logits = self._buffer(whole.name, names.LOGITS, of_output=True)
         with captured_stderr():  # the first write of a process makes LiteRT look for accelerators once more, and say so
             self._logits.write(np.zeros(self.vocabulary_size, np.float32))
@@ -197,30 +209,40 @@ class TfliteEngine(Engine):
         logits = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
         for index, count in enumerate(counts.tolist()):
             if count:
-                self._extend_row(cache.rows[index], tokens[index, :count], int(cache.lengths[index]))
+                self._extend_row(cache.rows[index], tokens[index, :count], int(cache.lengths[index]), index)
                 logits[index] = self._logits.read(self.vocabulary_size, np.float32)
                 cache.lengths[index] += count
         return logits
 
-    def _extend_row(self, row: _Row, tokens: Tokens, held: int) -> None:
-        """Append one row's tokens; the logits of the last are in the logits buffer."""
+    def _extend_row(self, row: _Row, tokens: Tokens, held: int, index: int) -> None:
+        """Append the tokens of the row at `index`; the logits of the last are in the logits buffer."""
         done = 0
         for bucket in self._pieces(held, len(tokens) - 1):
             real = min(bucket, len(tokens) - 1 - done)
             if bucket == 1:
-                self._decode(row, tokens[done], held + done)
+                signature = self._decode(row, tokens[done], held + done)
             else:
                 start = held + done
                 feeds = {names.TOKENS: _padded(tokens[done : done + real], bucket)[None], names.INPUT_POS: start + np.arange(bucket)}
                 signatures = self._steps.first if start == 0 and bucket in self._steps.first else self._steps.prefill
-                self._run(signatures[bucket], feeds, row.caches | row.cross, row.caches, row)
+                signature = signatures[bucket]
+                self._run(signature, feeds, row.caches | row.cross, row.caches, row)
+            self._collect(signature, index, done, real)
             done += real
-        self._decode(row, tokens[-1], held + len(tokens) - 1)
+        self._collect(self._decode(row, tokens[-1], held + len(tokens) - 1), index, done, 1)
 
-    def _decode(self, row: _Row, token: Any, position: int) -> None:
+    def _collect(self, signature: Signature, index: int, start: int, real: int) -> None:
+        """Pass on the hidden states of the first `real` columns of the signature's last run, where they are wanted."""
+        if self._hidden_states is not None:
+            width = next(spec.shape[1] for spec in signature.outputs if spec.name == names.HIDDEN_STATES)
+            values = self._hidden_buffers[signature.name].read(int(width) * self.hidden_size, np.float32)
+            self.collect_hidden_states(slice(index, index + 1), start, values.reshape(1, -1, self.hidden_size)[:, :real])
+
+    def _decode(self, row: _Row, token: Any, position: int) -> Signature:
         signature = self._steps.decode[min(context for context in self._steps.decode if context > position)]
         feeds = {names.TOKENS: np.array([[token]]), names.INPUT_POS: np.array([position])}
         self._run(signature, feeds, row.caches | row.cross, row.caches | {names.LOGITS: self._logits}, row)
+        return signature
 
     def _pieces(self, held: int, count: int) -> Iterator[int]:
         """The buckets that take `count` tokens; 1 stands for a decode step. The last may be padded, where the cache has room for it."""
@@ -247,10 +269,17 @@ class TfliteEngine(Engine):
                 bound[spec.name] = inputs[spec.name]
             else:
                 bound[spec.name] = caches[spec.name]
+        if self.hidden_size and any(spec.name == names.HIDDEN_STATES for spec in signature.outputs):
+            outputs = outputs | {names.HIDDEN_STATES: self._hidden_buffer(signature.name)}
         try:
             self._model.run_by_name(signature.name, bound, {spec.name: outputs[spec.name] for spec in signature.outputs})
         except RuntimeError as error:
             raise InternalError("KX556", f"LiteRT failed in `{signature.name}`: {_first_line(error)}", detail=str(error)) from error
+
+    def _hidden_buffer(self, signature: str) -> Any:
+        if signature not in self._hidden_buffers:
+            self._hidden_buffers[signature] = self._buffer(signature, names.HIDDEN_STATES, of_output=True)
+        return self._hidden_buffers[signature]
 
     def _buffer(self, signature: str, name: str, *, of_output: bool = False) -> Any:
         if self._model is None:
@@ -260,7 +289,7 @@ class TfliteEngine(Engine):
 
     def close(self) -> None:
         with captured_stderr():
-            self._inputs, self._logits = {}, None
+            self._inputs, self._hidden_buffers, self._logits = {}, {}, None
             self._model = None
 
     def __del__(self) -> None:

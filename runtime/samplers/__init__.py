@@ -13,15 +13,16 @@ from typing import Any
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.samplers.base import Sampler, registered_samplers
 from kexport.runtime.samplers.beam import BeamSampler
+from kexport.runtime.samplers.contrastive import ContrastiveSampler
 from kexport.runtime.samplers.greedy import GreedySampler
 from kexport.runtime.samplers.random import RandomSampler
 from kexport.runtime.samplers.top_k import TopKSampler
 from kexport.runtime.samplers.top_p import TopPSampler
 
-__all__ = ["BeamSampler", "GreedySampler", "RandomSampler", "Sampler", "TopKSampler", "TopPSampler", "get"]
+__all__ = ["BeamSampler", "ContrastiveSampler", "GreedySampler", "RandomSampler", "Sampler", "TopKSampler", "TopPSampler", "get"]
 
 _KERAS_HUB_PACKAGE = "keras_hub"
-_NOT_BUILT = {"contrastive": "ContrastiveSampler", "speculative": "SpeculativeSampler"}
+_NOT_BUILT = {"speculative": "SpeculativeSampler"}
 
 
 def get(identifier: Any) -> Sampler:

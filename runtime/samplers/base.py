@@ -24,6 +24,7 @@ Ids = npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
 Logits = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float32]
+HiddenStates = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,11 @@ class Decoder(Protocol):
     def reorder(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         """Row b goes on from what row `rows[b]` holds; there may be more or fewer rows afterwards."""
 
-    def hidden_states(self) -> npt.NDArray[np.float32]:
-        """The hidden states of every token held so far, [rows, tokens, width]. Raises UnsupportedError (KX559) where there are none."""
+    def step_with_hidden_states(self, tokens: Ids) -> tuple[Logits, HiddenStates]:
+        """`step`, and the appended tokens' hidden states, [rows, hidden size]. Raises UnsupportedError (KX559) where there are none."""
+
+    def prompt_hidden_states(self) -> HiddenStates:
+        """The hidden states of what was held before the first step, [rows, tokens, hidden size]. Raises as `step_with_hidden_states` does."""
 
 
 class Finished(Protocol):

@@ -141,6 +141,8 @@ def _outputs(b: Builder, tensors: Mapping[str, Tensor], slot_names: SlotNames) -
         elif name == names.LOGITS:
             logits = b.value(value)
             outputs[name] = last_of(logits, tensors[names.LENGTHS]) if b.size(shape[1]) is None else logits
+        elif name == names.HIDDEN_STATES:
+            outputs[name] = b.value(value)
     for slot, parts in b.slots.items():
         if parts.written:
             outputs |= dict(zip(slot_names.past(slot), parts.now, strict=True))
@@ -154,4 +156,6 @@ def outputs_of(graph: Graph, slot_names: SlotNames, rendered: Mapping[str, Tenso
         shapes |= dict(zip(slot_names.past(name), shapes_of(slot), strict=True))
     if names.LOGITS in graph.outputs:
         shapes[names.LOGITS] = (BATCH, 1, graph.type_of(graph.outputs[names.LOGITS]).shape[-1])
+    if names.HIDDEN_STATES in graph.outputs:
+        shapes[names.HIDDEN_STATES] = graph.type_of(graph.outputs[names.HIDDEN_STATES]).shape
     return tuple(TensorSpec(name=name, dtype=tensor.dtype.name, shape=shapes[name]) for name, tensor in rendered.items())

@@ -91,7 +91,7 @@ def final_outputs(b: Builder, graph: Graph, slot_names: SlotNames, *, with_logit
         cross = slot_names.encoder_output(name)
         if cross is not None:
             outputs[cross] = _padded(b, b.transpose(b.value(value), HEADS_FIRST), encoder_capacity)
-        elif with_logits and ENCODER_SEQUENCE not in graph.type_of(value).shape:
+        elif (with_logits or name == names.HIDDEN_STATES) and ENCODER_SEQUENCE not in graph.type_of(value).shape:
             outputs[name] = b.value(value)
     for tensors in b.slots.values():
         outputs |= {name: tensor for name, tensor in zip(tensors.output_names, tensors.present, strict=True) if tensor is not None}
