@@ -13,6 +13,7 @@ from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.engines.base import Engine
 from kexport.runtime.generation import Generated, IndependentRows, Job, generate, run_lock_step
+from kexport.runtime.preprocessor import Preprocessor
 from kexport.runtime.prompts import Prompt, check_capacity, read_prompt, read_stop_ids, strip_prompt
 from kexport.runtime.samplers import Sampler
 from kexport.runtime.streaming import text_stream
@@ -32,8 +33,22 @@ class LanguageModel:
         self.engine = engine
         self.manifest = manifest
         self.tokenizer = tokenizer
+        self._preprocessor = None if tokenizer is None else _preprocessor_of(tokenizer, manifest)
         self.sampler: Sampler = samplers.get(manifest.generation.sampler)
         self._warned = allow_unverified
+
+    @property
+    def preprocessor(self) -> Preprocessor | None:
+        """The tokenizer and its packing under KerasHub's names; None for token ids in and out. May be set to None and back, as in KerasHub."""
+        return self._preprocessor
+
+    @preprocessor.setter
+    def preprocessor(self, preprocessor: Any) -> None:
+        if preprocessor is not None and not isinstance(preprocessor, Preprocessor):
+            hint = "an artifact brings its own; None turns it off"
+            raise InvalidInputError("KX529", f"`{type(preprocessor).__name__}` is no preprocessor of an artifact", hint=hint)
+        self._preprocessor = preprocessor
+        self.tokenizer = None if preprocessor is None else preprocessor.inner
 
     def compile(self, sampler: Any = "top_k") -> None:
         """Choose how tokens are sampled: a name, a config dict, a sampler of ours, or one of KerasHub's own objects.
@@ -190,6 +205,10 @@ class LanguageModel:
             self._warned = True
             message = "this artifact was not compared with its original (verdict: not-verified); `kexport verify` compares it"
             warnings.warn(message, UserWarning, stacklevel=3)
+
+
+def _preprocessor_of(tokenizer: Tokenizer, manifest: Manifest) -> Preprocessor:
+    return Preprocessor(tokenizer, sequence_length=manifest.generation.max_length, is_seq2seq=manifest.task == "seq2seq-lm")
 
 
 def _strip(generated: Generated, prompt: Prompt) -> tuple[Any, Any]:

@@ -53,9 +53,8 @@ def test_not_a_sampler(identifier: Any) -> None:
 @pytest.mark.parametrize(
     "identifier",
     [
-        "contrastive",
         "speculative",
-        {"class_name": "keras_hub>ContrastiveSampler", "config": {}},
+        {"class_name": "keras_hub>SpeculativeSampler", "config": {}},
         {"class_name": "mine>TopKSampler", "config": {}},
         {"class_name": "MySampler", "config": {}},
         keras_hub_object("MySampler", {}),
