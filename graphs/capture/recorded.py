@@ -14,7 +14,6 @@ import contextlib
 import tempfile
 import types
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -30,7 +29,7 @@ from kexport.graphs.capture.patching import Patches
 from kexport.runtime.contract.errors import InvalidInputError
 from numpy.typing import NDArray
 
-LARGEST_KEPT = 1 << 20  # larger arrays that a loader computes itself go to a spool file
+LARGEST_KEPT = 1 << 20  # larger arrays that a loader computes itself go to a temporary file
 
 
 def _numpy_dtype(variable: keras.Variable) -> np.dtype[Any]:
@@ -41,8 +40,7 @@ def _numpy_dtype(variable: keras.Variable) -> np.dtype[Any]:
 class Recorded:
     """What was assigned: variable -> lazy array, in the variable's dtype."""
 
-    def __init__(self, spool: Path) -> None:
-        self._spool = spool
+    def __init__(self) -> None:
         self._arrays: dict[int, LazyArray] = {}
 
     def assign(self, variable: keras.Variable, value: Any) -> None:
@@ -61,14 +59,15 @@ class Recorded:
         self._arrays[id(variable)] = lazy.astype(_numpy_dtype(variable))
 
     def _kept(self, variable: keras.Variable, array: NDArray[Any]) -> LazyArray:
-        """Numbers that a loader computed itself: small ones in memory, large ones in a spool file."""
+        """Numbers that a loader computed itself: small ones in memory, large ones in a temporary file."""
         if array.nbytes <= LARGEST_KEPT:
             held = np.array(array)
             return LazyArray(held.shape, held.dtype, lambda: held, variable.path)
-        with tempfile.NamedTemporaryFile(dir=self._spool, delete=False) as file:
-            np.ascontiguousarray(array).view(np.uint8).tofile(file.name)
-        dtype, shape, path = array.dtype, array.shape, file.name
-        return LazyArray(shape, dtype, lambda: np.memmap(path, dtype, "c", 0, shape), variable.path)
+        file = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the array lives; it has no name: nothing is left behind however the process ends
+        np.ascontiguousarray(array).tofile(file)
+        file.flush()
+        dtype, shape = array.dtype, array.shape
+        return LazyArray(shape, dtype, lambda: np.memmap(file, dtype, "c", 0, shape), variable.path)
 
     def source(self, variables: Sequence[keras.Variable]) -> RecordedWeights:
         """All float variables by name. What no checkpoint holds gets the value of its stock initializer, where that is not random."""
@@ -120,18 +119,13 @@ class RecordedWeights:
 
 @contextlib.contextmanager
 def recording() -> Iterator[Recorded]:
-    """See the module. Spool files live as long as the process needs them: their directory is removed when the block's owner is done."""
-    spool = tempfile.TemporaryDirectory(prefix="kexport-spool-")
-    recorded = Recorded(Path(spool.name))
-    recorded_owner[id(recorded)] = spool  # kept alive with the process: lazy arrays may map these files
+    """See the module."""
+    recorded = Recorded()
     with Patches() as patches:
         _patch_stores(patches)
         _patch_safetensors(patches)
         patches.replace(core.Variable, "assign", lambda self, value: recorded.assign(self, value))  # noqa: PLW0108  a bound method would get no `self`
         yield recorded
-
-
-recorded_owner: dict[int, tempfile.TemporaryDirectory[str]] = {}
 
 
 def _patch_stores(patches: Patches) -> None:
