@@ -61,7 +61,7 @@ class Oracle(ABC):
                 cross_attention_cache=cross_cache,
                 cross_attention_cache_update_index=0,
             )[0]
-        return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), 0)[0]
+        return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), tf.constant(0))[0]  # SmolLM3 takes tensors only
 
     def _empty_cache(self, batch: int, length: int) -> Any:
         import tensorflow as tf
@@ -134,7 +134,9 @@ class StreamedOracle(Oracle):
     def logits(self, case: Case, rows: Tokens) -> Logits:
         """See Oracle."""
         from kexport.graphs.capture.abstract import streaming
-        from kexport.graphs.capture.names import parameter_name
+        from kexport.graphs.capture.names import ParameterNames
 
-        with streaming(list(self.task.variables), lambda variable: self._weights.read(parameter_name(variable))):
+        variables = list(self.task.variables)
+        names = ParameterNames(variables)
+        with streaming(variables, lambda variable: self._weights.read(names.of(variable))):
             return super().logits(case, rows)

@@ -8,25 +8,17 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from kexport.graphs.capture.names import parameter_name
-from kexport.runtime.contract.errors import InternalError, UnsupportedError
+from kexport.graphs.capture.names import ParameterNames
+from kexport.runtime.contract.errors import InternalError
 from numpy.typing import NDArray
 
 
 class LiveWeights:
-    """Reads variables by name.
-
-    Raises:
-        UnsupportedError: two variables share a path, so that a name would not tell them apart.
-    """
+    """Reads variables by name."""
 
     def __init__(self, variables: Sequence[keras.Variable]) -> None:
-        self._variables: dict[str, keras.Variable] = {}
-        for variable in variables:
-            name = parameter_name(variable)
-            if name in self._variables and self._variables[name] is not variable:
-                raise UnsupportedError("KX204", f"two variables are called `{variable.path}`", hint="give the model's layers distinct names")
-            self._variables[name] = variable
+        names = ParameterNames(variables)
+        self._variables = {names.of(variable): variable for variable in variables}
 
     def read(self, name: str) -> NDArray[Any]:
         """The variable's numbers: a view of its buffer where TensorFlow allows one."""

@@ -24,7 +24,7 @@ from keras.src.initializers.random_initializers import RandomInitializer
 from keras.src.saving import saving_lib
 from kexport.graphs.capture.lazy_array import LazyArray
 from kexport.graphs.capture.mapped_files import lazy_dataset, lazy_safetensor, safetensors_header, stored_member
-from kexport.graphs.capture.names import parameter_name
+from kexport.graphs.capture.names import ParameterNames
 from kexport.graphs.capture.patching import Patches
 from kexport.runtime.contract.errors import InvalidInputError
 from numpy.typing import NDArray
@@ -73,14 +73,15 @@ class Recorded:
         """All float variables by name. What no checkpoint holds gets the value of its stock initializer, where that is not random."""
         arrays: dict[str, LazyArray] = {}
         unknown: dict[str, str] = {}
+        names = ParameterNames(variables)
         for variable in variables:
             if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(variable.dtype)):
                 continue
             lazy = self._arrays.get(id(variable)) or _from_initializer(variable)
             if lazy is None:
-                unknown[parameter_name(variable)] = variable.path
+                unknown[names.of(variable)] = variable.path
             else:
-                arrays[parameter_name(variable)] = lazy
+                arrays[names.of(variable)] = lazy
         return RecordedWeights(arrays, unknown)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from kexport.graphs.capture.names import parameter_name
+from kexport.graphs.capture.names import ParameterNames
 from kexport.graphs.capture.slots import find_cache
 from kexport.graphs.capture.trace import Marker, Trace
 from kexport.graphs.dims import Dim, Shape
@@ -101,6 +101,8 @@ class Importer:
         self.function_graph = function.graph
         self.values: dict[str, Imported] = {}
         self._layer = ""
+        variables = list(variables)
+        self._names = ParameterNames(variables)
         handles = {id(variable.value.handle): variable for variable in variables if hasattr(variable.value, "handle")}
         self._captured: dict[str, keras.Variable | tf.Tensor] = {
             placeholder.name: handles.get(id(outer), outer) for outer, placeholder in function.graph.captures
@@ -297,7 +299,7 @@ class Importer:
                 self.set(tensor, op.name)
             return
         if isinstance(captured, keras.Variable):
-            parameter = Parameter(tuple(captured.shape), keras.backend.standardize_dtype(captured.dtype), parameter_name(captured))
+            parameter = Parameter(tuple(captured.shape), keras.backend.standardize_dtype(captured.dtype), self._names.of(captured))
             self.values[tensor.name] = WeightValue(parameter)
         elif captured.dtype == tf.resource:
             raise self.refuse(op, "it reads a variable that is not the model's")
@@ -317,7 +319,7 @@ class Importer:
         if item is None:
             return ABSENT
         if isinstance(item, keras.Variable):
-            weight = Parameter(tuple(item.shape), keras.backend.standardize_dtype(item.dtype), parameter_name(item))
+            weight = Parameter(tuple(item.shape), keras.backend.standardize_dtype(item.dtype), self._names.of(item))
             return self.graph.add_weight(weight.cast(COMPUTE_DTYPE))
         return self.value(item) if tf.is_tensor(item) else self.graph.add_constant(item)
 

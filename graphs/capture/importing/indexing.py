@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 from kexport.graphs.capture.importing.importer import CacheValue, Constant, Importer, Sizes, WeightValue, imports
 from kexport.graphs.capture.importing.layout import packed_parts, reshape_value
@@ -94,7 +95,8 @@ def _select(importer: Importer, op: tf.Operation, name: str, axis: int, selector
     else:
         start, stop, step = selector.indices(size)
         if step != 1:
-            raise importer.refuse(op, f"a step of {step}")
+            chosen = np.arange(start, stop, step, dtype=np.int32)
+            return importer.node("gather", [name, importer.graph.add_constant(chosen)], axis=axis), len(chosen)
     if (start, stop) == (0, size):
         return name, size
     return importer.node("slice", [name], axis=axis, start=start, stop=stop), stop - start
