@@ -1,7 +1,7 @@
 """Which model families convert, as data: `kexport list`, the README's table and the tests read this, nothing in the converter does.
 
-Capture knows no families. A family stands here when its odd configurations are compared token by token with KerasHub in tests/, for
-every target that its line names; another family may convert as well, and its own parity check then says whether it is right.
+Capture knows no families. A family stands here when it is compared token by token with KerasHub in tests/, for every
+target that its line names (the seed families in odd configurations, too); another family may convert as well, and its own parity check then says whether it is right.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 class Family:
     """One line of the support table.
 
-    `classes`: the KerasHub task classes. `targets`: those that the tests prove. `features`: what of the family the tests switch off one by one,
-    to see the tokens change.
+    `classes`: the KerasHub task classes. `targets`: those that the tests prove. `features`: what is special about it; of the seed families the
+    tests switch these off one by one, to see the tokens change.
     """
 
     name: str
@@ -24,12 +24,30 @@ class Family:
     features: tuple[str, ...]
 
 
+EVERYWHERE = ("onnx", "openvino", "savedmodel", "tflite")
+
+
+def _decoder(name: str, prefix: str, *features: str) -> Family:
+    return Family(name=name, classes=(f"{prefix}CausalLM",), task="causal-lm", targets=EVERYWHERE, features=features)
+
+
 FAMILIES = (
-    Family(name="bart", classes=("BartSeq2SeqLM",), task="seq2seq-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("cross cache", "learned positions")),
-    Family(name="bloom", classes=("BloomCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("alibi", "tied head")),
-    Family(name="gemma", classes=("GemmaCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("rotary", "1 + w norms", "head grouping")),
-    Family(
-        name="gemma2", classes=("GemmaCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("softcap", "local windows", "query scale"),
-    ),
-    Family(name="mistral", classes=("MistralCausalLM",), task="causal-lm", targets=("onnx", "openvino", "savedmodel", "tflite"), features=("rotary", "sliding window", "head grouping")),
-)  # fmt: skip
+    Family(name="bart", classes=("BartSeq2SeqLM",), task="seq2seq-lm", targets=EVERYWHERE, features=("cross cache", "learned positions")),
+    _decoder("bloom", "Bloom", "alibi", "tied head"),
+    _decoder("falcon", "Falcon", "alibi"),
+    _decoder("gemma", "Gemma", "rotary", "1 + w norms", "head grouping"),
+    _decoder("gemma2", "Gemma", "softcap", "local windows", "query scale"),
+    _decoder("gpt2", "GPT2", "learned positions"),
+    _decoder("gpt_oss", "GptOss", "sinks", "mixture of experts", "local windows"),
+    _decoder("llama", "Llama", "rotary", "head grouping"),
+    _decoder("llama3", "Llama3", "rotary with adjusted frequencies"),
+    _decoder("mistral", "Mistral", "rotary", "sliding window", "head grouping"),
+    _decoder("mixtral", "Mixtral", "mixture of experts", "sliding window"),
+    _decoder("opt", "OPT", "learned positions"),
+    _decoder("phi3", "Phi3", "rotary"),
+    _decoder("qwen", "Qwen", "biases of queries, keys and values"),
+    _decoder("qwen3", "Qwen3", "norms of queries and keys"),
+    _decoder("qwen3_moe", "Qwen3Moe", "mixture of experts"),
+    _decoder("qwen_moe", "QwenMoe", "mixture of experts", "shared expert"),
+    _decoder("smollm3", "SmolLM3", "layers without positions"),
+)

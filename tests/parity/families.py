@@ -1,0 +1,85 @@
+"""Small models of the families beyond the seed families: what the tests of breadth convert. Importing this file imports no Keras.
+
+    task = build(BREADTH["qwen3"])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+VOCABULARY = 96
+_ROTARY = {
+    "vocabulary_size": VOCABULARY, "num_layers": 2, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 32, "intermediate_dim": 48,
+}  # fmt: skip
+_LEARNED = {"vocabulary_size": VOCABULARY, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 48, "max_sequence_length": 64}
+_EXPERTS = {"moe_intermediate_dim": 24, "num_experts": 4, "top_k": 2}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration of a family's backbone. `spread`: the standard deviation of matrices, so that the model does not repeat itself."""
+
+    family: str
+    prefix: str
+    config: dict[str, Any]
+    spread: float = 0.4
+    seed: int = 0
+
+
+def _variants() -> dict[str, Variant]:
+    rotary: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "llama": ("llama", "Llama", {}),
+        "llama, linear scaling, tied": ("llama", "Llama", {"rope_position_scaling_factor": 4.0, "tie_word_embeddings": True}),
+        "llama 3": ("llama3", "Llama3", {"rope_max_wavelength": 500000}),
+        "llama 3.1": (
+            "llama3", "Llama3",
+            {"rope_max_wavelength": 500000, "rope_frequency_adjustment_factor": 8.0, "rope_low_freq_factor": 1.0, "rope_high_freq_factor": 4.0,
+             "rope_pretraining_sequence_length": 16},
+        ),
+        "mixtral": ("mixtral", "Mixtral", {"num_experts": 4, "sliding_window": 7}),
+        "phi3": ("phi3", "Phi3", {}),
+        "qwen": ("qwen", "Qwen", {}),
+        "qwen3": ("qwen3", "Qwen3", {"head_dim": 16}),
+        "qwen moe": ("qwen_moe", "QwenMoe", {**_EXPERTS, "shared_expert_intermediate_dim": 24}),
+        "qwen3 moe": ("qwen3_moe", "Qwen3Moe", {**_EXPERTS, "head_dim": 16, "norm_top_k_prob": True}),
+        "gpt-oss": ("gpt_oss", "GptOss", {"num_experts": 4, "top_k": 2, "sliding_window": 7, "rope_scaling_factor": 32.0, "head_dim": 8}),
+    }  # fmt: skip
+    found = {name: Variant(family, prefix, {**_ROTARY, **config}) for name, (family, prefix, config) in rotary.items()}
+    found["gpt2"] = Variant("gpt2", "GPT2", _LEARNED)
+    found["opt"] = Variant("opt", "OPT", _LEARNED)
+    found["falcon"] = Variant(
+        "falcon", "Falcon",
+        {"vocabulary_size": VOCABULARY, "num_layers": 2, "num_attention_heads": 4, "hidden_dim": 32, "intermediate_dim": 128},
+    )  # fmt: skip
+    found["smollm3"] = Variant(
+        "smollm3", "SmolLM3",
+        {
+            "vocabulary_size": VOCABULARY, "hidden_dim": 32, "intermediate_dim": 48, "num_layers": 2, "num_attention_heads": 4,
+            "num_key_value_heads": 2, "attention_bias": False, "attention_dropout": 0.0, "rope_layer_enabled_list": [True, False],
+            "layer_types": ["attention", "attention"], "mlp_bias": False, "layer_norm_epsilon": 1e-5, "max_position_embeddings": 128,
+            "rope_theta": 10000.0, "partial_rotary_factor": 1.0,
+        },
+    )  # fmt: skip
+    return found
+
+
+BREADTH = _variants()
+
+
+def build(variant: Variant) -> Any:
+    """The stock task with the variant's numbers, without a preprocessor."""
+    import keras
+    import keras_hub
+
+    keras.utils.set_random_seed(variant.seed)
+    models = keras_hub.models
+    backbone = getattr(models, f"{variant.prefix}Backbone")(**variant.config, dtype="float32")
+    task = getattr(models, f"{variant.prefix}CausalLM")(backbone=backbone, preprocessor=None)
+    generator = np.random.default_rng(variant.seed)
+    for variable in task.variables:
+        if len(variable.shape) > 1 and str(variable.dtype).startswith("float"):
+            variable.assign(generator.normal(0, variant.spread, variable.shape).astype(np.float32))
+    return task
