@@ -11,36 +11,16 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from kexport.graphs.capture.cache_forms import cache_form
 from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
-from kexport.graphs.capture.spy import call_arguments
 from kexport.graphs.capture.trace import Trace
 from kexport.graphs.dims import BATCH, SEQUENCE
-from kexport.graphs.ir import Graph, Slot
+from kexport.graphs.ir import Graph
 from kexport.graphs.passes import clean, run_passes
 from kexport.graphs.passes.classify_masks import START_INDEX
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
-
-STACKED_RANK = 6
-KEY_VALUE_PAIR = 2
-
-
-def cache_spec(task: Any) -> tf.TensorSpec:
-    """The stacked cache's spec [batch, layers, 2, total, heads, dim], seen by letting the task build two of different sizes.
-
-    Raises:
-        UnsupportedError: the cache is no stacked key-value tensor.
-    """
-    shapes = []
-    for batch, length in ((1, 6), (2, 9)):
-        ids, mask = tf.ones([batch, length], tf.int32), tf.ones([batch, length], tf.bool)
-        cache = call_arguments(task, "_build_cache", "call_with_cache", {"token_ids": ids, "padding_mask": mask}).get("cache")
-        if cache is None or not tf.is_tensor(cache) or len(cache.shape) != STACKED_RANK or cache.shape[2] != KEY_VALUE_PAIR:
-            raise UnsupportedError("KX202", f"{type(task).__name__} keeps a cache of a form that kexport does not capture yet", hint="see `kexport list`")
-        shapes.append(cache.shape)
-        dtype = cache.dtype
-    return tf.TensorSpec([a if a == b else None for a, b in zip(*shapes, strict=True)], dtype, name="cache")
 
 
 def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> tuple[Graph, list[str]]:
@@ -53,20 +33,20 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     Raises:
         UnsupportedError: the model does something the graph has no form for, named with its layer.
     """
-    spec = cache_spec(task)
+    form = cache_form(task)
     trace = Trace()
 
-    def stock(token_ids: tf.Tensor, positions: tf.Tensor, start_index: tf.Tensor, cache: tf.Tensor) -> Any:
+    def stock(token_ids: tf.Tensor, positions: tf.Tensor, start_index: tf.Tensor, *caches: tf.Tensor) -> Any:
         trace.start_index, trace.positions = start_index, positions
-        trace.caches[cache.name] = "self"
-        logits, hidden, new_cache = task.call_with_cache(token_ids, cache, start_index)
+        form.register(trace, caches)
+        logits, hidden, new_cache = task.call_with_cache(token_ids, form.nested(caches), start_index)
         return {"logits": logits, names.HIDDEN_STATES: hidden, "cache": new_cache}
 
     specs = [
         tf.TensorSpec([None, None], tf.int32, name="token_ids"),
         tf.TensorSpec([None, None], tf.int32, name="positions"),
         tf.TensorSpec([], tf.int32, name=START_INDEX),
-        spec,
+        *form.specs,
     ]
     with intercepting(trace, without=without):
         function = tf.function(stock, autograph=False).get_concrete_function(*specs)
@@ -74,7 +54,7 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     graph.add_input("token_ids", "int32", (BATCH, SEQUENCE))
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
     graph.add_input(START_INDEX, "int32", ())
-    add_slots(graph, "self", spec)
+    form.declare(graph)
     import_function(graph, trace, function, wanted(function.structured_outputs, hidden_states=hidden_states), task.variables)
     finish(graph, trace)
     return graph, trace.notes
@@ -84,13 +64,6 @@ def wanted(outputs: Mapping[str, tf.Tensor], *, hidden_states: bool) -> dict[str
     """The logits of what a traced decoder gives, and the hidden states where asked for."""
     chosen = ("logits", names.HIDDEN_STATES) if hidden_states else ("logits",)
     return {name: outputs[name] for name in chosen}
-
-
-def add_slots(graph: Graph, kind: Any, spec: tf.TensorSpec) -> None:
-    """Declare one slot a layer for a stacked cache."""
-    _, layers, _, _, heads, dim = spec.shape
-    for layer in range(layers):
-        graph.slots[f"{kind}.{layer}"] = Slot(kind, int(heads), int(dim), int(dim))
 
 
 def finish(graph: Graph, trace: Trace) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
-from kexport.graphs.capture.causal import add_slots, finish, wanted
+from kexport.graphs.capture.cache_forms import stacked_slots
+from kexport.graphs.capture.causal import finish, wanted
 from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
 from kexport.graphs.capture.slots import find_cache
@@ -143,8 +144,7 @@ def _capture_extend(
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
     graph.add_input(START_INDEX, "int32", ())
     graph.add_input(ENCODER_MASK, "bool", (BATCH, ENCODER_SEQUENCE))
-    add_slots(graph, "self", self_spec)
-    add_slots(graph, "cross", cross_spec)
+    graph.slots.update(stacked_slots("self", self_spec) | stacked_slots("cross", cross_spec))
     import_function(graph, trace, function, wanted(function.structured_outputs, hidden_states=hidden_states), task.variables)
     finish(graph, trace)
     return graph, trace.notes

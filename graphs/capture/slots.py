@@ -1,7 +1,7 @@
 """Which cache slot a tensor shows, read off the traced graph.
 
 KerasHub cuts one stacked cache `[batch, layer, 2, total, heads, dim]` per layer and part, writes with `slice_update`, and stacks the
-result again. Following a tensor back through these ops to a cache placeholder gives the slot, for any such layout, without family code.
+result again; Gemma 3 passes a pair of tensors for each layer. Following a tensor back through these ops to a cache placeholder gives the slot, for any such layout, without family code.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def find_cache(trace: Trace, tensor: tf.Tensor) -> CacheView | None:
 
 
 def _at_placeholder(trace: Trace, tensor: tf.Tensor, indices: list[int]) -> CacheView | None:
+    if not indices and tensor.name in trace.cache_parts:
+        return trace.cache_parts[tensor.name]
     stem = trace.caches.get(tensor.name)
     if stem is None or len(indices) != STACKED_INDICES:
         return None

@@ -44,10 +44,12 @@ class Trace:
     """The state of one trace.
 
     `caches`: name of a cache placeholder -> stem of its slots (`self` -> self.0, self.1, ...).
+    `cache_parts`: the same of placeholders that are one part of one slot each.
     `start_index`, `positions`: the placeholders that stand for where the call starts, per call and per token.
     """
 
     caches: dict[str, str] = field(default_factory=dict)
+    cache_parts: dict[str, CacheView] = field(default_factory=dict)
     markers: dict[str, Marker] = field(default_factory=dict)
     start_index: tf.Tensor | None = None
     positions: tf.Tensor | None = None

@@ -63,6 +63,14 @@ def _variants() -> dict[str, Variant]:
             "rope_theta": 10000.0, "partial_rotary_factor": 1.0,
         },
     )  # fmt: skip
+    found["gemma3"] = Variant(
+        "gemma3", "Gemma3",
+        {
+            "vocabulary_size": VOCABULARY, "image_size": 16, "num_layers": 7, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 32,
+            "intermediate_dim": 48, "head_dim": 16, "use_query_key_norm": True, "sliding_window_size": 7, "local_rope_scaling_factor": 1.0,
+            "global_rope_scaling_factor": 8.0, "use_sliding_window_attention": True, "vision_encoder": None,
+        },
+    )  # fmt: skip
     return found
 
 

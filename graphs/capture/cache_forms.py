@@ -1,0 +1,128 @@
+"""In which form a decoder-only task passes its cache along, found by letting the task build two of different sizes.
+
+    stacked    one tensor [batch, layers, 2, total, heads, dim]: most families
+    pairs      for each layer a pair of tensors [batch, total, heads, dim]: Gemma 3
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import tensorflow as tf
+from kexport.graphs.capture.spy import call_arguments
+from kexport.graphs.capture.trace import CacheView, Trace
+from kexport.graphs.ir import Graph, Slot
+from kexport.runtime.contract.errors import UnsupportedError
+
+KEY_VALUE_PAIR = 2
+STACKED_RANK = 6
+PAIR_RANK = 4
+KIND: Literal["self"] = "self"
+
+
+class CacheForm(ABC):
+    """`specs`: of the tensors in order, open dims None."""
+
+    def __init__(self, specs: Sequence[tf.TensorSpec]) -> None:
+        self.specs = list(specs)
+
+    @abstractmethod
+    def nested(self, tensors: Sequence[Any]) -> Any:
+        """The tensors as the task takes them."""
+
+    @abstractmethod
+    def register(self, trace: Trace, tensors: Sequence[tf.Tensor]) -> None:
+        """Tell the trace which slots these placeholders are."""
+
+    @abstractmethod
+    def slots(self) -> dict[str, Slot]:
+        """One slot a layer."""
+
+    def declare(self, graph: Graph) -> None:
+        """Give the graph its slots."""
+        graph.slots.update(self.slots())
+
+    def empty(self, batch: int, length: int) -> Any:
+        """Zeros for `batch` rows of `length`, as the task takes them."""
+        return self.nested([tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self.specs])
+
+
+class Stacked(CacheForm):
+    """See the module."""
+
+    def nested(self, tensors: Sequence[Any]) -> Any:
+        return tensors[0]
+
+    def register(self, trace: Trace, tensors: Sequence[tf.Tensor]) -> None:
+        trace.caches[tensors[0].name] = KIND
+
+    def slots(self) -> dict[str, Slot]:
+        return stacked_slots(KIND, self.specs[0])
+
+
+class Pairs(CacheForm):
+    """See the module. `specs`: keys and values of the first layer, of the second, ..."""
+
+    def nested(self, tensors: Sequence[Any]) -> Any:
+        return tuple(zip(tensors[::KEY_VALUE_PAIR], tensors[1::KEY_VALUE_PAIR], strict=True))
+
+    def register(self, trace: Trace, tensors: Sequence[tf.Tensor]) -> None:
+        for number, tensor in enumerate(tensors):
+            layer, part = divmod(number, KEY_VALUE_PAIR)
+            trace.caches[tensor.name] = KIND
+            trace.cache_parts[tensor.name] = CacheView(f"{KIND}.{layer}", part, None)
+
+    def slots(self) -> dict[str, Slot]:
+        pairs = zip(self.specs[::KEY_VALUE_PAIR], self.specs[1::KEY_VALUE_PAIR], strict=True)
+        return {
+            f"{KIND}.{layer}": Slot(KIND, int(keys.shape[2]), int(keys.shape[3]), int(values.shape[3])) for layer, (keys, values) in enumerate(pairs)
+        }
+
+
+def cache_form(task: Any) -> CacheForm:
+    """The form of `task`'s cache; nothing of the task is run but the making of empty caches.
+
+    Raises:
+        UnsupportedError: KX202, it is of no known form.
+    """
+    small, large = (_built(task, batch, length) for batch, length in ((1, 6), (2, 9)))
+    tensors = [tf.nest.flatten(cache) for cache in (small, large)]
+    if all(tf.is_tensor(tensor) for built in tensors for tensor in built):
+        specs = [_open(first, second, f"cache_{number}") for number, (first, second) in enumerate(zip(*tensors, strict=True))]
+        if tf.is_tensor(small) and len(small.shape) == STACKED_RANK and small.shape[2] == KEY_VALUE_PAIR:
+            return Stacked(specs)
+        if _is_pairs(small):
+            return Pairs(specs)
+    raise UnsupportedError("KX202", f"{type(task).__name__} keeps a cache of a form that kexport does not capture yet", hint="see `kexport list`")
+
+
+def stacked_slots(kind: Any, spec: tf.TensorSpec) -> dict[str, Slot]:
+    """One slot a layer of a stacked cache."""
+    _, layers, _, _, heads, dim = spec.shape
+    return {f"{kind}.{layer}": Slot(kind, int(heads), int(dim), int(dim)) for layer in range(layers)}
+
+
+def _built(task: Any, batch: int, length: int) -> Any:
+    ids, mask = tf.ones([batch, length], tf.int32), tf.ones([batch, length], tf.bool)
+    return call_arguments(task, "_build_cache", "call_with_cache", {"token_ids": ids, "padding_mask": mask}).get("cache")
+
+
+def _is_pairs(cache: Any) -> bool:
+    return (
+        isinstance(cache, (tuple, list))
+        and bool(cache)
+        and all(isinstance(pair, (tuple, list)) and len(pair) == KEY_VALUE_PAIR for pair in cache)
+        and all(len(tensor.shape) == PAIR_RANK for pair in cache for tensor in pair)
+    )
+
+
+def _open(first: Any, second: Any, name: str) -> tf.TensorSpec:
+    """The sizes that both have; None for those that follow the batch or the length."""
+    return tf.TensorSpec([a if a == b else None for a, b in zip(first.shape, second.shape, strict=True)], first.dtype, name=name)
+
+
+def _filled(spec: tf.TensorSpec, batch: int, length: int) -> list[int]:
+    sizes = iter((batch, length))
+    return [next(sizes) if size is None else size for size in spec.shape]
