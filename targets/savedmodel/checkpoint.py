@@ -80,7 +80,8 @@ def _parts(weights: Mapping[str, Weight]) -> Iterator[tuple[list[str], bool]]:
 
 
 def _tensor(label: str, weight: Weight, source: WeightSource, on_tensor: TensorHook | None) -> Any:
-    array = np.ascontiguousarray(weight.materialize(source))
+    array = weight.materialize(source)
+    array = np.ascontiguousarray(array).reshape(array.shape)  # numpy makes a scalar one-dimensional
     if on_tensor is not None:
         on_tensor(label, array)
     return tf.constant(array)

@@ -71,6 +71,17 @@ def _variants() -> dict[str, Variant]:
             "global_rope_scaling_factor": 8.0, "use_sliding_window_attention": True, "vision_encoder": None,
         },
     )  # fmt: skip
+    gemma4 = {
+        "vocabulary_size": VOCABULARY, "image_size": 16, "num_layers": 6, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 32,
+        "intermediate_dim": 48, "head_dim": 8, "use_sliding_window_attention": True, "sliding_window_size": 7, "vision_encoder": None,
+        "global_head_dim": 16, "final_logit_soft_cap": 30.0,
+    }  # fmt: skip
+    found["gemma4"] = Variant("gemma4", "Gemma4", gemma4)
+    shared = {
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 3, "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCABULARY, "global_rope_partial_rotary_factor": 0.25, "use_double_wide_mlp": True,
+    }  # fmt: skip
+    found["gemma4, shared caches"] = Variant("gemma4", "Gemma4", {**gemma4, **shared})
     return found
 
 

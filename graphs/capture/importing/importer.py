@@ -25,8 +25,9 @@ from kexport.graphs.capture.names import ParameterNames
 from kexport.graphs.capture.slots import find_cache
 from kexport.graphs.capture.trace import Marker, Trace
 from kexport.graphs.dims import Dim, Shape
-from kexport.graphs.ir import ABSENT, Attribute, Graph, Node
+from kexport.graphs.ir import ABSENT, Attribute, Graph, Node, Slot
 from kexport.graphs.ops import infer_types
+from kexport.graphs.ops.attention import KEY, VALUE
 from kexport.graphs.weights import Parameter, Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from numpy.typing import NDArray
@@ -312,8 +313,16 @@ class Importer:
         while inputs and not inputs[-1]:
             inputs.pop()
         attrs: dict[str, Any] = dict(marker.attrs)
+        if attrs.get("slot") and attrs.get("write"):
+            self._fit_slot(attrs["slot"], inputs)
         output = self.graph.add_node(marker.op, inputs, layer=marker.layer, **attrs)
         self.set(op.outputs[0], output)
+
+    def _fit_slot(self, name: str, inputs: list[str]) -> None:
+        """A cache stacked from layers of different heads is as wide as its widest layer; a slot holds what its own layer writes."""
+        keys, values = (self.graph.type_of(inputs[index]).shape for index in (KEY, VALUE))
+        slot = self.graph.slots[name]
+        self.graph.slots[name] = Slot(slot.kind, int(keys[-2]), int(keys[-1]), int(values[-1]), slot.dtype)
 
     def _marker_input(self, item: Any) -> str:
         if item is None:
