@@ -51,7 +51,7 @@ class Generated:
 
 def generate(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | None = None) -> Generated:
     """Run the whole loop. `lock_step` None lets the sampler decide."""
-    if sampler.lock_step if lock_step is None else lock_step:
+    if sampler.steps_together(len(job.prompt.ids)) if lock_step is None else lock_step:
         return run_lock_step(engine, sampler, job)
     loop = IndependentRows(engine, sampler, job)
     for _ in loop.steps():

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from kexport.runtime import batches as forms
 from kexport.runtime import samplers
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest
@@ -51,7 +52,7 @@ class LanguageModel:
         self.tokenizer = None if preprocessor is None else preprocessor.inner
 
     def compile(self, sampler: Any = "top_k") -> None:
-        """Choose how tokens are sampled: a name, a config dict, a sampler of ours, or one of KerasHub's own objects.
+        """Choose how tokens are sampled: a name, a config dict, a sampler of ours, one of KerasHub's own objects, or a `TokenSampler`.
 
         Raises as `samplers.get` does.
         """
@@ -70,6 +71,7 @@ class LanguageModel:
         `encoder_text` and `decoder_text`. `max_length` counts prompt and new tokens together (None or 0: the original's default).
         Without a tokenizer: a dict of `token_ids` and `padding_mask` [batch, length] (seq2seq: `encoder_` and `decoder_` before both)
         gives a dict of numpy arrays of that shape, and `max_length` is ignored: the buffer's length counts.
+        A `tf.data.Dataset`, a generator, or any other iterable of such batches is run batch by batch and gives one list, or one dict.
 
         Raises InvalidInputError (KX52x; also a ValueError) for prompts that do not fit, UnsupportedError (KX525) for `strip_prompt` of a
         seq2seq model, which KerasHub's own does not do either.
@@ -78,14 +80,15 @@ class LanguageModel:
         if strip_prompt and self._is_seq2seq:
             raise UnsupportedError("KX525", "`strip_prompt` is not there for seq2seq models: their output holds no prompt")
         self._warn_if_not_verified()
+        batches = forms.batches_of(inputs)
         if self.tokenizer is None:
-            return self._generate_ids(inputs, stop_ids, strip_prompt)
-        prompt, encoder, is_single = self._read_texts(self.tokenizer, inputs, max_length)
-        generated = generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids, visible_only=True))
-        if strip_prompt:
-            generated = Generated(*_strip(generated, prompt))
-        texts = self.tokenizer.texts(generated.ids, generated.mask)
-        return texts[0] if is_single else texts
+            if batches is None:
+                return self._generate_ids(inputs, stop_ids, strip_prompt)
+            checked = forms.of_one_length(batches, f"{self._decoder}token_ids")
+            return forms.joined_arrays(self._generate_ids(batch, stop_ids, strip_prompt) for batch in checked)
+        if batches is None:
+            return self._generate_texts(self.tokenizer, inputs, max_length, stop_ids, strip_prompt)
+        return forms.joined_texts(self._generate_texts(self.tokenizer, batch, max_length, stop_ids, strip_prompt) for batch in batches)
 
     def stream(
         self,
@@ -104,6 +107,8 @@ class LanguageModel:
         stop_ids = self._read_stop_ids(stop_token_ids)
         if strip_prompt and self._is_seq2seq:
             raise UnsupportedError("KX525", "`strip_prompt` is not there for seq2seq models: their output holds no prompt")
+        if forms.batches_of(inputs) is not None:
+            raise InvalidInputError("KX526", "batches of prompts cannot be streamed at once", hint="stream them one after the other")
         prompt, encoder, _ = self._read_texts(self.tokenizer, inputs, max_length)
         if len(prompt.ids) != 1:
             raise InvalidInputError(
@@ -126,11 +131,16 @@ class LanguageModel:
     def _is_seq2seq(self) -> bool:
         return self.manifest.task == "seq2seq-lm"
 
+    @property
+    def _decoder(self) -> str:
+        """What the names of the arrays that are continued begin with."""
+        return "decoder_" if self._is_seq2seq else ""
+
     def _pieces(self, tokenizer: Tokenizer, job: Job, without_prompt: bool) -> Iterator[str]:
         """Feed ids to the text stream as soon as they are final; what remains at the end comes from the result itself."""
         text = text_stream(tokenizer)
         fed = job.prompt.start if without_prompt else 0
-        if self.sampler.lock_step:
+        if self.sampler.steps_together(len(job.prompt.ids)):
             generated = run_lock_step(self.engine, self.sampler, job)
         else:
             loop = IndependentRows(self.engine, self.sampler, job)
@@ -144,8 +154,18 @@ class LanguageModel:
         if piece := text.feed(visible[fed:]) + text.end():
             yield piece
 
+    def _generate_texts(
+        self, tokenizer: Tokenizer, inputs: Any, max_length: int | None, stop_ids: tuple[int, ...] | None, without_prompt: bool
+    ) -> str | list[str]:
+        prompt, encoder, is_single = self._read_texts(tokenizer, inputs, max_length)
+        generated = generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids, visible_only=True))
+        if without_prompt:
+            generated = Generated(*_strip(generated, prompt))
+        texts = tokenizer.texts(generated.ids, generated.mask)
+        return texts[0] if is_single else texts
+
     def _generate_ids(self, inputs: Any, stop_ids: tuple[int, ...] | None, without_prompt: bool) -> dict[str, Any]:
-        decoder = "decoder_" if self._is_seq2seq else ""
+        decoder = self._decoder
         prompt = self._read_ids(inputs, decoder, self.manifest.cache.capacity)
         encoder = self._read_ids(inputs, "encoder_", self.manifest.cache.encoder_capacity) if self._is_seq2seq else None
         if encoder is not None and len(encoder.ids) != len(prompt.ids):
@@ -162,7 +182,7 @@ class LanguageModel:
         missing = [key for key in (f"{name}token_ids", f"{name}padding_mask") if key not in inputs]
         if missing:
             raise InvalidInputError("KX520", f"the prompt has no `{missing[0]}`", hint=f"it has: {', '.join(map(str, inputs))}")
-        ids, mask = inputs[f"{name}token_ids"], inputs[f"{name}padding_mask"]
+        ids, mask = forms.unwrapped(inputs[f"{name}token_ids"]), forms.unwrapped(inputs[f"{name}padding_mask"])
         return read_prompt(ids, mask, vocabulary_size=self.engine.vocabulary_size, capacity=capacity, name=name)
 
     def _read_texts(self, tokenizer: Tokenizer, inputs: Any, max_length: int | None) -> tuple[Prompt, Prompt | None, bool]:
@@ -170,9 +190,9 @@ class LanguageModel:
         length = self._read_max_length(max_length)
         capacity = self.manifest.cache.capacity
         if not self._is_seq2seq:
-            texts, is_single = _read_text_list(inputs)
+            texts, is_single = forms.read_texts(inputs)
             return self._checked(tokenizer.pack("prompt", texts, length, capacity=capacity), ""), None, is_single
-        encoder_texts, decoder_texts, is_single = _read_text_pair(inputs)
+        encoder_texts, decoder_texts, is_single = forms.read_text_pair(inputs)
         encoder = self._checked(tokenizer.pack("encoder", encoder_texts), "encoder_")
         decoder = self._checked(tokenizer.pack("decoder", decoder_texts, length, capacity=capacity), "decoder_")
         return decoder, encoder, is_single
@@ -214,31 +234,3 @@ def _preprocessor_of(tokenizer: Tokenizer, manifest: Manifest) -> Preprocessor:
 def _strip(generated: Generated, prompt: Prompt) -> tuple[Any, Any]:
     return strip_prompt(generated.ids, generated.mask, prompt.mask)
 
-
-def _read_text_list(inputs: Any) -> tuple[list[str], bool]:
-    """Texts as a list, and whether there was one alone. Raises InvalidInputError (KX528) for anything but text."""
-    if isinstance(inputs, str):
-        return [inputs], True
-    if not isinstance(inputs, (list, tuple)) or not all(isinstance(text, str) for text in inputs):
-        hint = "token ids need `preprocessor=None` at loading" if isinstance(inputs, Mapping) else ""
-        raise InvalidInputError("KX528", f"a prompt is a text or a list of texts, not {type(inputs).__name__}", hint=hint)
-    if not inputs:
-        raise InvalidInputError("KX528", "there is no prompt")
-    return list(inputs), False
-
-
-def _read_text_pair(inputs: Any) -> tuple[list[str], list[str], bool]:
-    """Encoder texts and decoder texts (empty ones where only the former are given)."""
-    if not isinstance(inputs, Mapping):
-        texts, is_single = _read_text_list(inputs)
-        return texts, [""] * len(texts), is_single
-    missing = [key for key in ("encoder_text", "decoder_text") if key not in inputs]
-    if missing:
-        raise InvalidInputError(
-            "KX528", f"the prompt has no `{missing[0]}`", hint="give `encoder_text` and `decoder_text`, or a text alone"
-        )
-    encoder_texts, _ = _read_text_list(inputs["encoder_text"])
-    decoder_texts, is_single = _read_text_list(inputs["decoder_text"])
-    if len(encoder_texts) != len(decoder_texts):
-        raise InvalidInputError("KX528", f"{len(encoder_texts)} encoder texts do not fit {len(decoder_texts)} decoder texts")
-    return encoder_texts, decoder_texts, is_single

@@ -4,6 +4,7 @@ samplers.get("top_k")                                   a name
 samplers.get({"class_name": "TopKSampler", "config": {"k": 3}})
 samplers.get(samplers.TopKSampler(k=3, seed=1))         ours
 samplers.get(keras_hub.samplers.TopKSampler(k=3))       KerasHub's own, read by class name and `get_config()`
+samplers.get(MySampler())                               your own: an object with `next(logits, step, rng) -> token ids`
 """
 
 from __future__ import annotations
@@ -14,22 +15,26 @@ from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.samplers.base import Sampler, registered_samplers
 from kexport.runtime.samplers.beam import BeamSampler
 from kexport.runtime.samplers.contrastive import ContrastiveSampler
+from kexport.runtime.samplers.custom import CustomSampler, TokenSampler
 from kexport.runtime.samplers.greedy import GreedySampler
 from kexport.runtime.samplers.random import RandomSampler
 from kexport.runtime.samplers.top_k import TopKSampler
 from kexport.runtime.samplers.top_p import TopPSampler
 
-__all__ = ["BeamSampler", "ContrastiveSampler", "GreedySampler", "RandomSampler", "Sampler", "TopKSampler", "TopPSampler", "get"]
+__all__ = [
+    "BeamSampler", "ContrastiveSampler", "CustomSampler", "GreedySampler", "RandomSampler", "Sampler", "TokenSampler", "TopKSampler",
+    "TopPSampler", "get",
+]  # fmt: skip
 
 _KERAS_HUB_PACKAGE = "keras_hub"
 _NOT_BUILT = {"speculative": "SpeculativeSampler"}
 
 
 def get(identifier: Any) -> Sampler:
-    """The sampler that a name, a config dict, a sampler of ours, or one of KerasHub's own stands for.
+    """The sampler that a name, a config dict, a sampler of ours, one of KerasHub's own, or a `TokenSampler` stands for.
 
     Raises InvalidInputError: KX530 for a name that is no sampler, KX532 for arguments that do not fit. UnsupportedError (KX531) for a
-    sampler of KerasHub's that is not built, and for a class of somebody's own: its code cannot leave Keras.
+    sampler of KerasHub's that is not built, and for a Keras class of somebody's own: its code cannot leave Keras.
     """
     if isinstance(identifier, Sampler):
         return identifier
@@ -37,6 +42,8 @@ def get(identifier: Any) -> Sampler:
         return _make(_class_of_name(identifier), {})
     if isinstance(identifier, dict):
         return _from_config(identifier)
+    if not isinstance(identifier, type) and callable(getattr(identifier, "next", None)):
+        return CustomSampler(identifier)
     return _from_keras_hub(identifier)
 
 
@@ -88,5 +95,6 @@ def _make(sampler_class: type[Sampler], arguments: dict[str, Any]) -> Sampler:
 
 
 def _not_supported(name: str) -> UnsupportedError:
-    hint = f"use one of: {', '.join(sorted(registered_samplers()))}"
+    known = ", ".join(sorted(registered_samplers()))
+    hint = f"give an object with `next(logits, step, rng)` that returns token ids (docs/samplers.md), or use one of: {known}"
     return UnsupportedError("KX531", f"the sampler {name} is not supported outside Keras", hint=hint)

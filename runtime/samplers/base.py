@@ -77,12 +77,13 @@ class Sampler(ABC):
     needs_hidden_states: ClassVar[bool] = False
 
     def __init__(self, *, temperature: float = 1.0) -> None:
-        if not math.isfinite(temperature) or temperature == 0:
-            raise InvalidInputError(
-                "KX532", f"a temperature of {temperature} gives no probabilities", hint="use `greedy` for no randomness"
-            )
+        _check_temperature(temperature)
         self.temperature = temperature
         self.seed_generator: SeedGenerator | None = None
+
+    def steps_together(self, rows: int) -> bool:
+        """Whether a batch of so many rows must move in lock step."""
+        return self.lock_step
 
     @abstractmethod
     def next_token(self, probabilities: Probabilities, draw: Draw) -> int:
@@ -99,13 +100,9 @@ class Sampler(ABC):
         Raises InvalidInputError (KX533) where the model gave something that is not a number.
         """
         scaled = np.asarray(logits, np.float32) / np.float32(self.temperature)
+        check_logits(scaled)
         powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-        sums = powers.sum(axis=-1, keepdims=True)
-        if not np.isfinite(sums).all():
-            raise InvalidInputError(
-                "KX533", "the model's logits are not numbers", hint="its weights may hold NaN; check the original model"
-            )
-        result: Probabilities = powers / sums
+        result: Probabilities = powers / powers.sum(axis=-1, keepdims=True)
         return result
 
     def run(self, decoder: Decoder, ids: Ids, mask: Mask, index: int, finished: Finished) -> Ids:
@@ -161,6 +158,20 @@ def register_sampler(name: str) -> Callable[[SamplerClass], SamplerClass]:
 def registered_samplers() -> dict[str, type[Sampler]]:
     """The samplers by name."""
     return dict(_SAMPLERS)
+
+
+def check_logits(logits: Logits) -> None:
+    """Raise InvalidInputError (KX533) where a row of logits [rows, vocabulary] holds NaN or +infinity, or nothing but -infinity."""
+    if not np.isfinite(logits.max(axis=-1)).all():  # NaN and infinity both come out of a maximum
+        raise InvalidInputError("KX533", "the model's logits are not numbers", hint="its weights may hold NaN; check the original model")
+
+
+def _check_temperature(temperature: Any) -> None:
+    """KerasHub divides by anything: by 0 it samples garbage, by a negative number the least probable tokens. Neither is ever meant."""
+    is_number = isinstance(temperature, (int, float, np.integer, np.floating)) and not isinstance(temperature, bool)
+    if not is_number or not math.isfinite(temperature) or temperature <= 0:
+        message = f"a temperature is a number above 0, not {temperature!r}"
+        raise InvalidInputError("KX532", message, hint="use `greedy` for no randomness")
 
 
 def check_count(name: str, value: int, vocabulary_size: int | None = None) -> None:

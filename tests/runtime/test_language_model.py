@@ -128,6 +128,18 @@ def test_stop_ids(id_model: LanguageModel) -> None:
     assert (stopped["token_ids"][0, first + 1 :] == PAD_ID).all()
 
 
+def test_forms_of_stop_ids_with_text(model: LanguageModel) -> None:
+    """ "auto" is what the tokenizer ends with; tuples, lists and arrays say the same; other words, nested lists and numbers are refused."""
+    automatic = model.generate("say ", max_length=40)
+    for same in ((END_ID,), [END_ID], np.array([END_ID])):
+        assert model.generate("say ", max_length=40, stop_token_ids=same) == automatic
+    everything = tuple(range(VOCABULARY))
+    assert len(model.generate("say ", max_length=40, stop_token_ids=everything, strip_prompt=True)) <= 1
+    for wrong in ("never", (), [[END_ID]], 3, [0.5], ["auto"]):
+        with pytest.raises(InvalidInputError, match="KX524"):
+            model.generate("say ", stop_token_ids=wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("strip_prompt", [False, True])
 @pytest.mark.parametrize("prompt", ["say ", "x", "größe ", "日本"])
 @pytest.mark.parametrize("stop", ["auto", None])
@@ -154,9 +166,14 @@ def test_stream_of_a_seeded_sampler(directory: Path) -> None:
     ("inputs", "code"),
     [
         ([], "KX528"),
-        (b"bytes", "KX528"),
-        (np.array(["a"]), "KX528"),
+        (b"\xff", "KX528"),
+        (np.array([1]), "KX528"),
         ([1, 2], "KX528"),
+        (3, "KX528"),
+        (["a", ["b"]], "KX528"),
+        ([["a"], []], "KX528"),
+        (np.array([["a"]]), "KX528"),
+        (iter([]), "KX528"),
         ({"token_ids": [[1]], "padding_mask": [[1]]}, "KX528"),
         ("a" * (CAPACITY + 1), "KX523"),
     ],
