@@ -7,7 +7,7 @@ other: each has its own end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ class Request:
 
     `prompts`: texts; or `token_ids`: rows of ids, then without the tokenizer. `decoder_token_ids`: where the decoder of a seq2seq model
     starts; None takes what its tokenizer puts there. `max_length` counts prompt and new tokens; `max_new_tokens` the new ones. `sampler`:
-    its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's.
+    its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's. `chat`: each prompt is
+    what a user says to the model, and only its answer is wanted.
     """
 
     prompts: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Request:
     stop_texts: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] | None = None
     strip_prompt: bool = False
+    chat: bool = False
 
 
 def open_model(artifact: Path, request: Request, threads: int | None) -> LanguageModel:
@@ -58,6 +60,14 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
         raise UsageError("KX122", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)
     model.compile(choose_sampler(request.sampler, request.sampler_arguments, model.manifest))
     return model
+
+
+def as_chat(model: LanguageModel, request: Request) -> Request:
+    """`request` with each prompt as a conversation of its own, rendered by the model's chat template. Raises as `render_chat` does."""
+    if not request.chat:
+        return request
+    prompts = tuple(model.render_chat([{"role": "user", "content": prompt}]) for prompt in request.prompts)
+    return replace(request, prompts=prompts, strip_prompt=model.manifest.task != _SEQ2SEQ)
 
 
 def choose_sampler(name: str | None, arguments: Mapping[str, Any], manifest: Manifest) -> Sampler:
@@ -142,6 +152,8 @@ def _check(request: Request) -> None:
         raise UsageError("KX121", "give prompts or --token-ids, one of them", hint='kexport generate ARTIFACT "a prompt"')
     if request.max_length is not None and request.max_new_tokens is not None:
         raise UsageError("KX121", "--max-length and --max-new-tokens contradict each other", hint="give one of them")
+    if request.token_ids and request.chat:
+        raise UsageError("KX121", "--chat needs text, not --token-ids", hint="give prompts")
     if request.token_ids and request.stop_texts:
         raise UsageError("KX121", "--stop needs text, --token-ids gives none", hint="use --stop-token-ids")
     if any(not row for row in request.token_ids):

@@ -27,6 +27,7 @@ LIBRARIES = (
     "keras", "keras-hub", "tensorflow", "onnx-ir", "onnxruntime", "openvino", "openvino-tokenizers", "ai-edge-litert", "tokenizers", "numpy",
 )  # fmt: skip
 CARRIED_OVER = ("LICENSE", "LICENSE.txt", "LICENSE.md", "NOTICE", "README.md")
+CHAT_FILE = "chat_template.jinja"
 RUNTIME_BYTES = 100_000_000  # Python, numpy and the engine's library, measured on an artifact of no size
 
 
@@ -45,7 +46,7 @@ def package(
     Raises:
         UnsupportedError: the tokenizer cannot be exported equal.
     """
-    tokenizer = limits.in_tokenizer(_export_tokenizer(original, options, directory))
+    tokenizer = _with_chat(source, limits.in_tokenizer(_export_tokenizer(original, options, directory)), directory)
     runtimes = _write_vendor_files(target, emitted, tokenizer, directory)
     _carry_over(source, directory)
     return records.Manifest(
@@ -84,6 +85,18 @@ def _export_tokenizer(original: Original, options: ConvertOptions, directory: Pa
     if preprocessor is None or not options.tokenizer:
         return None
     return export_tokenizer(preprocessor, directory, stop_token_ids=resolve_stop_token_ids(original.task))
+
+
+def _with_chat(source: Source, tokenizer: records.Tokenizer | None, directory: Path) -> records.Tokenizer | None:
+    """The source's chat template beside the tokenizer. Special tokens that the source does not spell are the tokenizer's own."""
+    if tokenizer is None or source.chat is None:
+        return tokenizer
+    from kexport.runtime.tokenizer import open_tokenizer
+
+    codec = open_tokenizer(directory, tokenizer).codec
+    own = {f"{name}_token": codec.piece(identifier) for name, identifier in tokenizer.special_tokens.items()}
+    (directory / CHAT_FILE).write_text(source.chat.template, encoding="utf-8")
+    return msgspec.structs.replace(tokenizer, chat=records.Chat(file=CHAT_FILE, tokens={**own, **source.chat.tokens}))
 
 
 def _write_vendor_files(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from kexport.runtime import batches as forms
@@ -19,6 +19,9 @@ from kexport.runtime.prompts import Prompt, check_capacity, read_prompt, read_st
 from kexport.runtime.samplers import Sampler
 from kexport.runtime.streaming import text_stream
 from kexport.runtime.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from kexport.runtime.chat import ChatTemplate
 
 _NOT_VERIFIED = "not-verified"
 
@@ -37,6 +40,7 @@ class LanguageModel:
         self._preprocessor = None if tokenizer is None else _preprocessor_of(tokenizer, manifest)
         self.sampler: Sampler = samplers.get(manifest.generation.sampler)
         self._warned = allow_unverified
+        self._chat: ChatTemplate | None = None
 
     @property
     def preprocessor(self) -> Preprocessor | None:
@@ -116,6 +120,41 @@ class LanguageModel:
             )
         self._warn_if_not_verified()
         return self._pieces(self.tokenizer, self._job(prompt, encoder, stop_ids, visible_only=True), strip_prompt)
+
+    def chat(
+        self,
+        messages: Sequence[Any],
+        max_length: int | None = None,
+        stop_token_ids: Sequence[int] | str | None = "auto",
+        **variables: Any,
+    ) -> Any:
+        """The model's answer to a conversation: `messages` are dicts with `role` and `content`; a list of conversations gives a list of texts.
+
+        `max_length` counts the rendered conversation, too. `variables` go to the template (`render_chat`). Raises as `render_chat` and
+        `generate` do.
+        """
+        several = bool(messages) and all(isinstance(conversation, (list, tuple)) for conversation in messages)
+        prompts = [self.render_chat(conversation, **variables) for conversation in (messages if several else [messages])]
+        answers = self.generate(prompts, max_length, stop_token_ids, strip_prompt=not self._is_seq2seq)
+        return answers if several else answers[0]
+
+    def render_chat(self, messages: Sequence[Any], *, add_generation_prompt: bool = True, **variables: Any) -> str:
+        """The prompt that the model's own chat template makes of a conversation, for `generate()` or `stream()`.
+
+        Start tokens that `generate()` puts in front by itself are left out; all other special tokens are text, read by the tokenizer as
+        KerasHub's reads them. `variables` go to the template, for example `tools`.
+
+        Raises UnsupportedError: KX545 for a model without a chat template, KX511 without jinja2. InvalidInputError: KX546 where the
+        template refuses the conversation, KX547 where it does too much, KX548 for messages that are none, KX549 for a broken template.
+        """
+        if self._chat is None:
+            self._chat = _open_chat(self.tokenizer)
+        assert self.tokenizer is not None
+        text = self._chat.render(messages, add_generation_prompt=add_generation_prompt, **variables)
+        packer = self.tokenizer.record.packers["encoder" if self._is_seq2seq else "prompt"]
+        for identifier in packer.start:
+            text = text.removeprefix(self.tokenizer.codec.piece(identifier))
+        return text
 
     def close(self) -> None:
         """Give the engine's memory back."""
@@ -234,3 +273,19 @@ def _preprocessor_of(tokenizer: Tokenizer, manifest: Manifest) -> Preprocessor:
 def _strip(generated: Generated, prompt: Prompt) -> tuple[Any, Any]:
     return strip_prompt(generated.ids, generated.mask, prompt.mask)
 
+
+def _open_chat(tokenizer: Tokenizer | None) -> ChatTemplate:
+    record = tokenizer.record.chat if tokenizer is not None else None
+    if tokenizer is None or record is None or tokenizer.chat_template is None:
+        hint = "base models have none: use generate(); or convert a source whose tokenizer_config.json has a chat_template"
+        raise UnsupportedError("KX545", "this artifact has no chat template", hint=hint)
+    try:
+        import jinja2
+        from kexport.runtime.chat import ChatTemplate
+    except ModuleNotFoundError as error:
+        raise UnsupportedError("KX511", "chat templates need `jinja2`, which is not installed", hint='pip install "kexport[chat]"') from error
+    try:
+        return ChatTemplate(tokenizer.chat_template, record.tokens)
+    except jinja2.TemplateSyntaxError as error:
+        hint = "the file is damaged; convert the model again or fetch the artifact from its source again"
+        raise InvalidInputError("KX549", f"`{record.file}`, line {error.lineno}: {error.message}", hint=hint) from error

@@ -35,11 +35,12 @@ class TextCodec(Protocol):
 
 
 class Tokenizer:
-    """The tokenizer of an artifact."""
+    """The tokenizer of an artifact. `chat_template`: the text of its chat template, None where it has none."""
 
-    def __init__(self, record: manifest.Tokenizer, codec: TextCodec) -> None:
+    def __init__(self, record: manifest.Tokenizer, codec: TextCodec, chat_template: str | None = None) -> None:
         self.record = record
         self.codec = codec
+        self.chat_template = chat_template
         self._stripped = frozenset(record.stripped_ids)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -99,7 +100,17 @@ def open_tokenizer(directory: Path, record: manifest.Tokenizer) -> Tokenizer:
     except ModuleNotFoundError as error:
         message = f"this artifact's tokenizer needs `{error.name}`, which is not installed"
         raise UnsupportedError("KX511", message, hint=f"pip install {error.name}") from error
-    return Tokenizer(record, codec)
+    return Tokenizer(record, codec, _read_chat_template(directory, record))
+
+
+def _read_chat_template(directory: Path, record: manifest.Tokenizer) -> str | None:
+    if record.chat is None:
+        return None
+    path = open_path(directory, record.chat.file)
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, error) from error
 
 
 class _TokenizersCodec:

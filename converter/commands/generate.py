@@ -32,13 +32,13 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "alpha", "seed")
 @click.option("--stop-token-ids", type=IntegerList(), metavar="IDS", help="End at any of these ids.  [default: the original's]")
 @click.option("--strip-prompt", is_flag=True, help="Leave the prompt out of the result.")
 @click.option("--stream", is_flag=True, help="Print text as it comes.")
+@click.option("--chat", is_flag=True, help="Each prompt is what a user says; print the model's answer.")
 @click.option("--token-ids", type=IntegerList(), multiple=True, metavar="IDS", help='A prompt of ids, as "1 2 3"; prints ids. Repeatable.')
 @click.option(
     "--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts."
 )
 @threads_option
 @json_option
-@not_built("--chat", is_flag=True)
 @not_built("--lora")
 def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int | None, as_json: bool, **options: Any) -> None:
     """Continue PROMPTS with the model in ARTIFACT, as KerasHub's generate() does.
@@ -62,6 +62,8 @@ def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int
     with generating.open_model(artifact, request, threads) as model:
         sampler = generating.describe_sampler(model.sampler)
         click.echo(f"sampler: {sampler}", err=True)
+        given: list[Any] = [*request.token_ids, *request.prompts]
+        request = generating.as_chat(model, request)
         started = time.perf_counter()
         if stream:
             _stream(generating, model, request)
@@ -72,7 +74,6 @@ def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int
     if as_json:
         from kexport.converter.console import print_json
 
-        given: list[Any] = [*request.token_ids, *request.prompts]
         rows = [{"prompt": prompt, key: result} for prompt, result in zip(given, results, strict=True)]
         print_json({"artifact": str(artifact), "sampler": sampler, "seconds": round(seconds, 3), "results": rows})
         return

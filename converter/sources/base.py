@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from kexport.converter.keras_env import import_keras_hub
+from kexport.converter.sources.chat_files import ChatFiles
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
 
@@ -36,6 +37,7 @@ class Source(ABC):
     `class_name`: the Keras class of the task, or of the backbone where only that is declared. `config`: the backbone's config.
     `parameter_count`: as declared or counted in the files, 0 = unknown. `dtype`: of the checkpoint, "" = unknown.
     `files`: the local files that hold the weights. `warnings`: what the user should know, though it is no error.
+    `chat`: the chat template, None for a base model.
     """
 
     kind: ClassVar[str]
@@ -49,6 +51,7 @@ class Source(ABC):
     has_tokenizer: bool = False
     options: Options = field(default_factory=Options)
     warnings: list[str] = field(default_factory=list)
+    chat: ChatFiles | None = None
 
     @abstractmethod
     def build(self, load_weights: bool = False, dtype: str | None = "float32") -> Any:

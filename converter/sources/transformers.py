@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 
 from kexport.converter.checks import check_tokenizer_fits, highest_token_id
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, explained, keras_hub_class
+from kexport.converter.sources.chat_files import read_chat_files
 from kexport.converter.sources.documents import read_document
 from kexport.converter.sources.stores import Store
 from kexport.runtime.contract import manifest
@@ -123,6 +124,7 @@ def open_transformers(store: Store, handle: str, config: dict[str, Any], options
     files = _weight_files(store, handle)
     shapes, dtype = _read_headers(files)
     _check_depth(config, shapes)
+    has_tokenizer = options.tokenizer and task != "backbone" and any(store.find(name) is not None for name in _TOKENIZER_FILES)
     return TransformersSource(
         handle=handle,
         task=task,
@@ -131,7 +133,8 @@ def open_transformers(store: Store, handle: str, config: dict[str, Any], options
         parameter_count=sum(shapes.values()),
         dtype=dtype,
         files=files,
-        has_tokenizer=options.tokenizer and task != "backbone" and any(store.find(name) is not None for name in _TOKENIZER_FILES),
+        has_tokenizer=has_tokenizer,
+        chat=read_chat_files(store, handle) if has_tokenizer else None,
         options=options,
         warnings=_warnings(model_type, dtype),
         store=store,

@@ -132,6 +132,13 @@ class PieceDecoder(Record, frozen=True, kw_only=True):
     leading_space: Literal["keep", "strip-one", "strip-all"] = "keep"
 
 
+class Chat(Record, frozen=True, kw_only=True):
+    """How a conversation becomes a prompt: the template's file (Jinja), and the special tokens it names, as they are spelled."""
+
+    file: str
+    tokens: dict[str, str] = {}
+
+
 class Tokenizer(Record, frozen=True, kw_only=True):
     """The tokenizer file and the policy around it.
 
@@ -139,6 +146,7 @@ class Tokenizer(Record, frozen=True, kw_only=True):
     `packers`: `prompt` for causal models; `encoder` and `decoder` for seq2seq.
     `fixture`: file with (text, ids) pairs made by the original tokenizer; `proven_strings`: how many strings were compared at conversion.
     `piece_decoder`: set where ids must be turned into text by SentencePiece's rules instead of by the file's own decoder.
+    `chat`: None for a model without a chat template.
     """
 
     kind: Literal["tokenizers", "sentencepiece"]
@@ -151,6 +159,7 @@ class Tokenizer(Record, frozen=True, kw_only=True):
     fixture: str = ""
     proven_strings: int = 0
     piece_decoder: PieceDecoder | None = None
+    chat: Chat | None = None
 
 
 class Rng(Record, frozen=True, kw_only=True):

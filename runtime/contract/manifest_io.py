@@ -161,6 +161,8 @@ def _named_files(manifest: Manifest) -> list[tuple[str, str]]:
         named.append(("`tokenizer`", manifest.tokenizer.file))
         if manifest.tokenizer.fixture:
             named.append(("`tokenizer`", manifest.tokenizer.fixture))
+        if manifest.tokenizer.chat is not None:
+            named.append(("`tokenizer`", manifest.tokenizer.chat.file))
     return named
 
 

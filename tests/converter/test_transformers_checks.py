@@ -108,3 +108,48 @@ def test_what_cannot_be_read_is_told_apart(checkpoint: Path) -> None:
     edit(checkpoint / "config.json", lambda config: config.update(model_type="bloom"))
     error = refusal(checkpoint)
     assert (error.code, "bloom" in error.message) == ("KX460", True)
+
+
+class TestChatTemplates:
+    """Found where transformers looks for them, refused with the line where they are malformed."""
+
+    @pytest.fixture
+    def chatty(self, checkpoint: Path) -> Path:
+        """A checkpoint with a tokenizer's file and a template in its config."""
+        (checkpoint / "tokenizer.model").write_bytes(b"x")
+        config = {"chat_template": "from the config", "bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}, "pad_token": None}
+        write_json(checkpoint / "tokenizer_config.json", config)
+        return checkpoint
+
+    def test_of_the_config(self, chatty: Path) -> None:
+        """A text, or the default of several named ones; special tokens come as they are spelled."""
+        chat = open_source(chatty).chat
+        assert chat is not None
+        assert (chat.template, chat.tokens) == ("from the config", {"bos_token": "<s>", "eos_token": "</s>"})
+        named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "usual"}]
+        for templates, expected in ((named, "usual"), (named[:1], "tools"), ([], None), ({}, None), ("", None), (None, None), (["x"], None)):
+            edit(chatty / "tokenizer_config.json", lambda config, templates=templates: config.update(chat_template=templates))
+            chat = open_source(chatty).chat
+            assert (chat and chat.template) == expected
+
+    def test_a_file_of_its_own_counts_more(self, chatty: Path) -> None:
+        """As in transformers; without a tokenizer there is nothing to talk with."""
+        (chatty / "chat_template.jinja").write_text("größe", encoding="utf-8")
+        chat = open_source(chatty).chat
+        assert chat is not None and chat.template == "größe"
+        assert open_source(chatty, tokenizer=False).chat is None
+        (chatty / "chat_template.jinja").write_bytes(b"\xff")
+        assert refusal(chatty).code == "KX445"
+
+    @pytest.mark.parametrize("file", ["chat_template.jinja", "tokenizer_config.json"])
+    def test_a_malformed_template_is_refused_with_its_line(self, file: str, chatty: Path) -> None:
+        """Before anything is built; the way out is named."""
+        template = "line one\n{% for message in messages %}\n{{ message.content }\n{% endfor %}"
+        if file.endswith(".jinja"):
+            (chatty / file).write_text(template)
+        else:
+            edit(chatty / file, lambda config: config.update(chat_template=template))
+        error = refusal(chatty)
+        assert (error.code, error.exit_code) == ("KX445", 5)
+        assert "line 3" in error.message and file in error.message and "--no-tokenizer" in error.hint
+        assert open_source(chatty, tokenizer=False).chat is None
