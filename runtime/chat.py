@@ -224,7 +224,8 @@ class _Environment(ImmutableSandboxedEnvironment):
             if name in ("format", "format_map", "translate", "expandtabs", "zfill", "ljust", "rjust", "center"):
                 raise SecurityError(f"`{name}` is not there in a chat template")
             if name == "replace" and len(args) > 1:
-                return self._replace(owner, *args, **kwargs)
+                given = {key: value for key, value in kwargs.items() if not key.startswith("_")}  # jinja2 adds its own, such as `_loop_vars`
+                return self._replace(owner, *args, **given)
             if name == "join" and args:
                 return self._join(args[0], owner)
         return self.budget.pay(super().call(context, function, *args, **kwargs))
