@@ -58,14 +58,14 @@ def read_text_pair(inputs: Any) -> tuple[list[str], list[str], bool]:
 def of_one_length(batches: Iterable[Any], key: str) -> Iterator[Any]:
     """`batches` of ids, each checked before it is run: the array called `key` must be as long as the first batch's, or nothing could be joined.
 
-    Raises InvalidInputError (KX529). What is no such batch passes: reading it says what is wrong.
+    Raises InvalidInputError (KX520). What is no such batch passes: reading it says what is wrong.
     """
     first: int | None = None
     for number, batch in enumerate(batches):
         shape = _shape(batch[key]) if isinstance(batch, Mapping) and key in batch else ()
         if shape and first is not None and shape[-1] != first:
             message = f"batch {number} is padded to {shape[-1]} tokens, the first one to {first}: their results cannot be joined"
-            raise InvalidInputError("KX529", message, hint="pad all batches to one length, or call generate() for each")
+            raise InvalidInputError("KX520", message, hint="pad all batches to one length, or call generate() for each")
         first = shape[-1] if shape and first is None else first
         yield batch
 

@@ -147,9 +147,9 @@ class LanguageModel:
         Raises UnsupportedError: KX545 for a model without a chat template, KX511 without jinja2. InvalidInputError: KX546 where the
         template refuses the conversation, KX547 where it does too much, KX548 for messages that are none, KX549 for a broken template.
         """
-        if self._chat is None:
+        if self._chat is None or self.tokenizer is None:
             self._chat = _open_chat(self.tokenizer)
-        assert self.tokenizer is not None
+        assert self.tokenizer is not None, "no chat opens without a tokenizer"
         text = self._chat.render(messages, add_generation_prompt=add_generation_prompt, **variables)
         packer = self.tokenizer.record.packers["encoder" if self._is_seq2seq else "prompt"]
         for identifier in packer.start:

@@ -157,7 +157,7 @@ def test_batches_of_ids_give_one_dict(id_model: LanguageModel, form: Any, wrap: 
 
 def test_batches_of_different_lengths_are_refused_before_they_run(id_model: LanguageModel) -> None:
     """The batch that differs is named with both lengths; nothing but dicts is a batch of ids."""
-    with pytest.raises(InvalidInputError, match=r"KX529.*batch 1 is padded to 8 tokens, the first one to 9"):
+    with pytest.raises(InvalidInputError, match=r"KX520.*batch 1 is padded to 8 tokens, the first one to 9"):
         id_model.generate([row([3], 9), row([3], 8)], stop_token_ids=None)
     for wrong in ([], iter([]), [[1, 2]], [row([3], 4), "text"], np.array([[3]]), [{"token_ids": [[3], [4, 5]], "padding_mask": [[1]]}]):
         with pytest.raises(InvalidInputError, match="KX520"):
