@@ -133,5 +133,5 @@ def check_generative(model: Any, handle: str) -> None:
         raise UnsupportedError(
             "KX417",
             f"{handle} is a `{type(model).__name__}`, not a keras_hub CausalLM, Seq2SeqLM or Backbone",
-            hint="export the task's `.backbone`, or a generative task",
+            hint="convert a generative task, or a task's `.backbone`; for other Keras models there is Keras's own `model.export()`",
         )

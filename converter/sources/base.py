@@ -12,6 +12,7 @@ from typing import Any, ClassVar, get_args
 
 from kexport.converter.keras_env import import_keras_hub
 from kexport.converter.sources.chat_files import ChatFiles
+from kexport.converter.sources.other_tasks import OtherTask, other_task
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
 
@@ -130,17 +131,18 @@ def task_of_class(class_name: str) -> manifest.Task | None:
     return next((task for suffix, task in _TASK_SUFFIXES.items() if class_name.endswith(suffix)), None)
 
 
-def choose_task(options: Options, handle: str, class_name: str, own: manifest.Task | None) -> manifest.Task:
-    """The task asked for, else the source's own.
+def choose_task(
+    options: Options, handle: str, class_name: str, own: manifest.Task | None, other: OtherTask | None = None
+) -> manifest.Task:
+    """The task asked for, else the source's own. `other`: what it is otherwise (default: what the class's name tells).
 
     Raises:
-        UnsupportedError: KX417, nothing was asked for and the source is no generative model.
+        UnsupportedError: KX417, the source is no generative model, and its backbone was not asked for.
     """
     chosen = options.task or own
-    if chosen is None:
-        raise UnsupportedError(
-            "KX417", f"{handle} is a `{class_name}`, which does not generate text", hint="--task backbone exports its backbone alone"
-        )
+    if chosen is None or (own is None and chosen != "backbone"):
+        other = other or other_task(class_name)
+        raise UnsupportedError("KX417", f"{handle} is a `{class_name}`, which {other.what}", hint=other.hint)
     return chosen
 
 

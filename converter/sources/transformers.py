@@ -12,6 +12,8 @@ from kexport.converter.checks import check_tokenizer_fits, highest_token_id
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, explained, keras_hub_class
 from kexport.converter.sources.chat_files import read_chat_files
 from kexport.converter.sources.documents import read_document
+from kexport.converter.sources.float16_rounding import rounding_to_float16
+from kexport.converter.sources.other_tasks import OTHER_MODEL_TYPES
 from kexport.converter.sources.stores import Store
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
@@ -111,13 +113,16 @@ def open_transformers(store: Store, handle: str, config: dict[str, Any], options
         InvalidInputError: KX42x about the weights.
     """
     model_type = config["model_type"]
-    if model_type not in MODEL_TYPES:
+    if model_type in OTHER_MODEL_TYPES:
+        class_name, other = OTHER_MODEL_TYPES[model_type]
+        choose_task(options, handle, class_name, None, other)
+    elif model_type not in MODEL_TYPES:
         raise UnsupportedError(
             "KX460",
             f"KerasHub has no converter for the transformers model type `{model_type}`",
             hint=f"supported: {', '.join(MODEL_TYPES)}; else start from a KerasHub preset",
         )
-    class_name, own_task = MODEL_TYPES[model_type]
+    class_name, own_task = MODEL_TYPES.get(model_type) or (OTHER_MODEL_TYPES[model_type][0], "backbone")
     task = choose_task(options, handle, class_name, own_task)
     if task != "backbone" and not config.get("architectures"):
         raise InvalidInputError("KX411", f"config.json of {handle} has no `architectures`, which KerasHub reads", hint=_ARCHITECTURES_HINT)
@@ -136,7 +141,7 @@ def open_transformers(store: Store, handle: str, config: dict[str, Any], options
         has_tokenizer=has_tokenizer,
         chat=read_chat_files(store, handle) if has_tokenizer else None,
         options=options,
-        warnings=_warnings(model_type, dtype),
+        warnings=_warnings(model_type, dtype, files),
         store=store,
     )
 
@@ -224,7 +229,13 @@ def _check_depth(config: dict[str, Any], names: dict[str, int]) -> None:
             )
 
 
-def _warnings(model_type: str, dtype: str) -> list[str]:
-    if model_type in _ROUNDED_TYPES and dtype != "float16":
-        return [f"KerasHub's {model_type} converter rounds the {dtype} weights to float16; the original is the model after that"]
-    return []
+def _warnings(model_type: str, dtype: str, files: tuple[Path, ...]) -> list[str]:
+    if model_type not in _ROUNDED_TYPES or dtype == "float16":
+        return []
+    rounding = rounding_to_float16(files)
+    if not rounding.changed and rounding.looked_at == rounding.total:
+        return []
+    fix = "a KerasHub preset of the model (saved from its own weights with save_to_preset()) is read without rounding"
+    if rounding.infinite:
+        fix = f"infinite weights are refused later; {fix}"
+    return [f"KerasHub's {model_type} converter rounds the {dtype} checkpoint to float16, and the original is the model after that: {rounding}; {fix}"]

@@ -77,8 +77,12 @@ def test_a_preset_without_task_json_takes_its_task_from_the_metadata(preset: Pat
 def test_another_task_must_be_asked_for(preset: Path) -> None:
     """A classifier is refused unless its backbone is asked for."""
     edit(preset / "task.json", lambda task: task.update(class_name="BloomTextClassifier", registered_name="keras_hub>BloomTextClassifier"))
-    assert refusal(preset).code == "KX417"
+    error = refusal(preset)
+    assert (error.code, "classifies text" in error.message, "--task backbone" in error.hint) == ("KX417", True, True)
     assert open_source(preset, task="backbone").task == "backbone"
+    edit(preset / "task.json", lambda task: task.update(class_name="ViTImageClassifier", registered_name="keras_hub>ViTImageClassifier"))
+    error = refusal(preset)
+    assert (error.code, "classifies images" in error.message, "model.export(" in error.hint) == ("KX417", True, True)
 
 
 def test_an_unknown_task_is_a_usage_error(preset: Path) -> None:

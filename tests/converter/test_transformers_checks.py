@@ -46,9 +46,56 @@ def test_a_checkpoint_is_described_from_its_headers(checkpoint: Path) -> None:
 
 
 def test_rounding_that_keras_hub_does_is_told(checkpoint: Path) -> None:
-    """KerasHub stores every Mistral tensor as float16: of a float32 checkpoint, the user should know."""
-    save_file(tensors(), checkpoint / "model.safetensors")
-    assert "float16" in open_source(checkpoint).warnings[0]
+    """KerasHub stores every Mistral tensor as float16: how many values that changes, where, and what to do instead; nothing if none."""
+    values = tensors()
+    save_file(values, checkpoint / "model.safetensors")
+    assert not open_source(checkpoint).warnings
+    values["model.layers.1.mlp.up_proj.weight"][0] = [0.1, 1e5, 1e-9, -0.25]
+    values["model.embed_tokens.weight"][3, 1] = 1 / 3
+    save_file(values, checkpoint / "model.safetensors")
+    (warning,) = open_source(checkpoint).warnings
+    for part in ("float32", "float16", "of all 96 values 4 change and 1 become infinite", "`model.layers.1.mlp.up_proj.weight` and", "preset"):
+        assert part in warning
+
+
+def test_bfloat16_and_large_checkpoints_are_counted_too(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 has more range and less precision; of large files a spread of blocks is looked at, which is said."""
+    import json
+    import struct
+
+    import ml_dtypes
+    from kexport.converter.sources import float16_rounding
+
+    def write(values: np.ndarray) -> None:
+        raw = values.astype(ml_dtypes.bfloat16).tobytes()
+        header = json.dumps({"model.layers.1.w": {"dtype": "BF16", "shape": [len(values)], "data_offsets": [0, len(raw)]}}).encode()
+        (checkpoint / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + raw)
+
+    write(np.array([0.1, 3.0, 1e-9, 1e30, np.nan, -1e30]))
+    assert "bfloat16" in open_source(checkpoint).warnings[0]
+    assert "of all 6 values 3 change and 2 become infinite" in open_source(checkpoint).warnings[0]
+    monkeypatch.setattr(float16_rounding, "WHOLE_UP_TO", 10)
+    values = np.ones(100_000)
+    write(values)
+    assert "of 32,768 of 100,000 values 0 change and 0 become infinite" in open_source(checkpoint).warnings[0]
+    values[-1] = 1e30
+    write(values)
+    assert "1 change and 1 become infinite" in open_source(checkpoint).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "class_name", "hint"), [("bert", "BertBackbone", "--task backbone"), ("vit", "ViTBackbone", "model.export(")]
+)
+def test_what_generates_no_text_says_what_it_is(model_type: str, class_name: str, hint: str, checkpoint: Path) -> None:
+    """A model that KerasHub could convert, but that is of another kind: the class, what it does, and the export that fits."""
+    edit(checkpoint / "config.json", lambda config: config.update(model_type=model_type))
+    error = refusal(checkpoint)
+    assert (error.code, error.exit_code) == ("KX417", 4)
+    assert f"`{class_name}`" in error.message and "encodes" in error.message and hint in error.hint
+    source = open_source(checkpoint, task="backbone")
+    assert (source.task, source.class_name) == ("backbone", class_name)
+    with pytest.raises(KexportError, match="KX417"):
+        open_source(checkpoint, task="causal-lm")
 
 
 @pytest.mark.parametrize("layers", [1, 3])
