@@ -18,6 +18,7 @@ from kexport.runtime import samplers
 from kexport.runtime.contract.errors import UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
+from kexport.runtime.loading import Check
 from kexport.runtime.samplers import Sampler
 
 _SEQ2SEQ = "seq2seq-lm"
@@ -32,7 +33,7 @@ class Request:
     `prompts`: texts; or `token_ids`: rows of ids, then without the tokenizer. `decoder_token_ids`: where the decoder of a seq2seq model
     starts; None takes what its tokenizer puts there. `max_length` counts prompt and new tokens; `max_new_tokens` the new ones. `sampler`:
     its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's. `chat`: each prompt is
-    what a user says to the model, and only its answer is wanted.
+    what a user says to the model, and only its answer is wanted. `check`: compare every file and the tokenizer with their records first.
     """
 
     prompts: tuple[str, ...] = ()
@@ -46,6 +47,7 @@ class Request:
     stop_token_ids: tuple[int, ...] | None = None
     strip_prompt: bool = False
     chat: bool = False
+    check: bool = False
 
 
 def open_model(artifact: Path, request: Request, threads: int | None) -> LanguageModel:
@@ -54,7 +56,8 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
     Raises KexportError: whatever the artifact, the options or this installation do not allow.
     """
     _check(request)
-    model = runtime.load(artifact, preprocessor=None if request.token_ids else "auto", threads=threads)
+    check: Check = "full" if request.check else "fast"
+    model = runtime.load(artifact, preprocessor=None if request.token_ids else "auto", threads=threads, check=check)
     if model.tokenizer is None and not request.token_ids:
         model.close()
         raise UsageError("KX122", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)

@@ -14,12 +14,17 @@ from kexport.runtime.contract.manifest import Certificate, Manifest, ParityCase
 from kexport.runtime.contract.manifest_io import read_manifest, write_manifest
 from kexport.runtime.contract.progress import Reporter
 from kexport.runtime.loading import check_files
+from kexport.runtime.tokenizer import open_tokenizer
+from kexport.runtime.tokenizer_check import replay_fixture
 
 
 def _checked_manifest(artifact: Path, reporter: Reporter) -> Manifest:
     manifest = read_manifest(artifact)
     with reporter.stage("check the files' digests"):
         check_files(artifact, manifest, "full")
+    if manifest.tokenizer is not None:
+        with reporter.stage("replay the tokenizer's strings"):
+            replay_fixture(artifact, open_tokenizer(artifact, manifest.tokenizer))
     return manifest
 
 

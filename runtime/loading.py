@@ -14,6 +14,7 @@ from kexport.runtime.contract.paths import open_path
 from kexport.runtime.engines.base import open_engine
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.tokenizer import open_tokenizer
+from kexport.runtime.tokenizer_check import replay_fixture
 
 Check = Literal["fast", "full"]
 
@@ -34,7 +35,7 @@ def load(
 
     `preprocessor` "auto" uses the artifact's tokenizer, if it has one; None takes and gives token ids, as `preprocessor=None` does in KerasHub.
     `threads`: CPU threads; None leaves it to the engine. `check` "fast" compares the sizes of all files and the digests of small
-    ones, "full" the digests of all. `low_memory` keeps weights mapped from their file, at some cost in speed.
+    ones, "full" the digests of all, and the tokenizer's answers with those recorded at conversion. `low_memory` keeps weights mapped from their file, at some cost in speed.
     `allow_unverified`: generate without a warning even if the artifact was never compared with its original.
 
     Raises InvalidInputError (KX5xx) for anything wrong with the artifact, UnsupportedError (KX51x) where it needs an engine or a library
@@ -54,6 +55,8 @@ def load(
     tokenizer = None
     if preprocessor == "auto" and manifest.tokenizer is not None:
         tokenizer = open_tokenizer(root, manifest.tokenizer)
+        if check == "full":
+            replay_fixture(root, tokenizer)
     engine = open_engine(root, manifest, threads=threads, low_memory=low_memory)
     return LanguageModel(engine, manifest, tokenizer, allow_unverified=allow_unverified)
 

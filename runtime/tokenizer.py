@@ -99,7 +99,8 @@ def open_tokenizer(directory: Path, record: manifest.Tokenizer) -> Tokenizer:
         codec = _CODECS[record.kind](path, record)
     except ModuleNotFoundError as error:
         message = f"this artifact's tokenizer needs `{error.name}`, which is not installed"
-        raise UnsupportedError("KX511", message, hint=f"pip install {error.name}") from error
+        hint = 'pip install "kexport[sentencepiece]"' if record.kind == "sentencepiece" else "pip install tokenizers"
+        raise UnsupportedError("KX511", message, hint=hint) from error
     return Tokenizer(record, codec, _read_chat_template(directory, record))
 
 

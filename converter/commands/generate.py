@@ -37,6 +37,7 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "alpha", "seed")
 @click.option(
     "--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts."
 )
+@click.option("--check", is_flag=True, help="Compare all files and the tokenizer with what was recorded at conversion first.")
 @threads_option
 @json_option
 @not_built("--lora")

@@ -33,7 +33,9 @@ def render_sentence_piece(tokenizer: Any) -> list[Rendering]:
             hint="let the preprocessor add them, or " + NO_TOKENIZER_HINT,
         )
     model = parse_model(tokenizer.proto)
-    renderings = [Rendering(kind="sentencepiece", file=MODEL_FILE, content=tokenizer.proto)]
+    # The library decodes its own file; the rules tell a stream which text is certain. They do not know spaces behind pieces.
+    rules = None if model.trainer_spec.treat_whitespace_as_suffix else piece_decoder(model)
+    renderings = [Rendering(kind="sentencepiece", file=MODEL_FILE, content=tokenizer.proto, piece_decoder=rules)]
     if model.trainer_spec.model_type == _BPE and not _beyond_the_file(model):
         content = json.dumps(_document(model), ensure_ascii=False, indent=1).encode()
         preferred = Rendering(

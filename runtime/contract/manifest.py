@@ -145,7 +145,8 @@ class Tokenizer(Record, frozen=True, kw_only=True):
     `kind`: `tokenizers` (Hugging Face tokenizer.json) or `sentencepiece`. `stripped_ids`: dropped before decoding to text, as KerasHub does.
     `packers`: `prompt` for causal models; `encoder` and `decoder` for seq2seq.
     `fixture`: file with (text, ids) pairs made by the original tokenizer; `proven_strings`: how many strings were compared at conversion.
-    `piece_decoder`: set where ids must be turned into text by SentencePiece's rules instead of by the file's own decoder.
+    `piece_decoder`: set where ids become text by SentencePiece's rules: in place of a tokenizer.json's own decoder, or, beside a model file,
+    for streams, which must know what text is certain.
     `chat`: None for a model without a chat template.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import warnings
@@ -322,6 +323,26 @@ class TestLoading:
         runtime.load(copy, threads=1).close()
         with pytest.raises(InvalidInputError, match="KX507"):
             runtime.load(copy, check="full")
+
+    def test_full_check_asks_the_tokenizer(self, copy: Path) -> None:
+        """check="full" and `generate --check` encode the recorded strings; the usual load does not."""
+        from click.testing import CliRunner
+        from kexport.converter.cli import cli
+
+        with runtime.load(copy, threads=1) as opened:
+            manifest = opened.manifest
+        path = copy / "fixture.json"
+        for ids, exit_code in (([4], 5), ([], 0)):
+            path.write_text(json.dumps({"pairs": [{"text": "", "ids": ids}]}), encoding="utf-8")
+            files = (*manifest.files, File(path=path.name, bytes=path.stat().st_size, sha256=sha256_file(path)))
+            record = msgspec.structs.replace(manifest.tokenizer, fixture=path.name)
+            write_manifest(copy, msgspec.structs.replace(manifest, tokenizer=record, files=files))
+            runtime.load(copy, threads=1).close()
+            result = CliRunner().invoke(cli, ["generate", str(copy), "a", "--check", "--max-length", "4"], prog_name="kexport")
+            assert (result.exit_code, "KX542" in result.stderr) == (exit_code, exit_code == 5)
+            if exit_code:
+                with pytest.raises(InvalidInputError, match="KX542"):
+                    runtime.load(copy, threads=1, check="full")
 
     def test_truncated_and_missing(self, copy: Path) -> None:
         """A shorter file and a file that is not there are named."""

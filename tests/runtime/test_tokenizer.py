@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError
 from kexport.runtime.contract.manifest import Packer
 from kexport.runtime.tokenizer import open_tokenizer, pack_rows
+from kexport.runtime.tokenizer_check import replay_fixture
 
 from .byte_tokenizer import END_ID, PAD_ID, START_ID, VOCABULARY, write_tokenizer
 
@@ -53,3 +56,31 @@ def test_text_policy(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="KX523"):
         tokenizer.pack("prompt", ["a" * 20], capacity=20)
     assert tokenizer.pack("prompt", ["a" * 19], capacity=20).ids.shape == (1, 8)
+
+
+def with_fixture(directory: Path, fixture: Any) -> Any:
+    """The test's tokenizer, and `fixture` as what was recorded of it."""
+    path = write_tokenizer(directory)
+    (directory / "fixture.json").write_text(fixture if isinstance(fixture, str) else json.dumps(fixture), encoding="utf-8")
+    record = manifest.Tokenizer(kind="tokenizers", file=path.name, vocabulary_size=VOCABULARY, packers={}, fixture="fixture.json")
+    return open_tokenizer(directory, record)
+
+
+def test_recorded_strings_are_encoded_again(tmp_path: Path) -> None:
+    """As many as were recorded; one that differs is named with both answers; an artifact without a record passes."""
+    texts = ["say the", "größe 日本", "", "</s> x"]
+    tokenizer = with_fixture(tmp_path, {"pairs": []})
+    pairs = [{"text": text, "ids": ids} for text, ids in zip(texts, tokenizer.encode(texts), strict=True)]
+    assert replay_fixture(tmp_path, with_fixture(tmp_path, {"pairs": pairs})) == len(texts)
+    pairs[1]["ids"] = [5, *pairs[1]["ids"]]
+    with pytest.raises(InvalidInputError, match=r"KX542.*größe"):
+        replay_fixture(tmp_path, with_fixture(tmp_path, {"pairs": pairs}))
+    bare = manifest.Tokenizer(kind="tokenizers", file="tokenizer.json", vocabulary_size=VOCABULARY, packers={})
+    assert replay_fixture(tmp_path, open_tokenizer(tmp_path, bare)) == 0
+
+
+@pytest.mark.parametrize("fixture", ["", "[]", "{}", '{"pairs": [{"text": 3, "ids": []}]}', {"pairs": [{"text": "a", "ids": ["x"]}]}, "[" * 100_000])
+def test_a_record_that_is_none_is_refused(tmp_path: Path, fixture: Any) -> None:
+    """A damaged file is said to be that."""
+    with pytest.raises(InvalidInputError, match="KX543"):
+        replay_fixture(tmp_path, with_fixture(tmp_path, fixture))
