@@ -70,6 +70,8 @@ def as_chat(model: LanguageModel, request: Request) -> Request:
     if not request.chat:
         return request
     prompts = tuple(model.render_chat([{"role": "user", "content": prompt}]) for prompt in request.prompts)
+    if request.max_new_tokens is None:
+        model.check_room(prompts, request.max_length)
     return replace(request, prompts=prompts, strip_prompt=model.manifest.task != _SEQ2SEQ)
 
 

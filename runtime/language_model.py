@@ -130,11 +130,12 @@ class LanguageModel:
     ) -> Any:
         """The model's answer to a conversation: `messages` are dicts with `role` and `content`; a list of conversations gives a list of texts.
 
-        `max_length` counts the rendered conversation, too. `variables` go to the template (`render_chat`). Raises as `render_chat` and
-        `generate` do.
+        `max_length` counts the rendered conversation, too. `variables` go to the template (`render_chat`). Raises as `render_chat`,
+        `check_room` and `generate` do.
         """
         several = bool(messages) and all(isinstance(conversation, (list, tuple)) for conversation in messages)
         prompts = [self.render_chat(conversation, **variables) for conversation in (messages if several else [messages])]
+        self.check_room(prompts, max_length)
         answers = self.generate(prompts, max_length, stop_token_ids, strip_prompt=not self._is_seq2seq)
         return answers if several else answers[0]
 
@@ -155,6 +156,18 @@ class LanguageModel:
         for identifier in packer.start:
             text = text.removeprefix(self.tokenizer.codec.piece(identifier))
         return text
+
+    def check_room(self, texts: Sequence[str], max_length: int | None = None) -> None:
+        """Raise InvalidInputError (KX523) where a text would be cut or leave no room for an answer: `generate()` would return it in silence."""
+        if self.tokenizer is None:
+            return
+        packer = self.tokenizer.record.packers["encoder" if self._is_seq2seq else "prompt"]
+        room = packer.sequence_length if self._is_seq2seq else self._read_max_length(max_length) - 1
+        for ids in self.tokenizer.encode(texts):
+            length = len(packer.start) + len(ids) + len(packer.end)
+            if length > room:
+                hint = "shorten it" if self._is_seq2seq else "shorten it, or give a larger `max_length`"
+                raise InvalidInputError("KX523", f"the conversation has {length} tokens, and there is room for {room}", hint=hint)
 
     def close(self) -> None:
         """Give the engine's memory back."""

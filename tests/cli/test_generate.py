@@ -103,6 +103,17 @@ def test_refusals(run: Run, decoder: Path, arguments: tuple[str, ...], exit_code
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("sampler", ["greedy", "random", "top_k", "top_p", "beam"])
+def test_a_model_that_gives_no_numbers(run: Run, decoder: Path, sampler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NaN logits are said, whatever samples them."""
+    from kexport.runtime.engines.onnx import OnnxEngine
+
+    stock = OnnxEngine.extend
+    monkeypatch.setattr(OnnxEngine, "extend", lambda *arguments: stock(*arguments) * float("nan"))
+    result = run("generate", decoder, "--token-ids", "1 2", "--sampler", sampler, "--max-length", 6)
+    assert (result.exit_code, result.stdout, "error[KX533]" in result.stderr) == (5, "", True)
+
+
 def test_samplers_of_the_help_are_built() -> None:
     """The samplers that the help names are the registered ones."""
     from kexport.converter.commands.generate import BUILT_SAMPLERS, SAMPLERS

@@ -185,6 +185,17 @@ def test_an_answer_is_what_generate_makes_of_the_rendered_text(directory: Path) 
             model.chat([])
 
 
+def test_a_conversation_that_leaves_no_room_is_refused(directory: Path) -> None:
+    """`generate()` would cut its end and answer nothing, as KerasHub does with long prompts."""
+    add_chat(directory, TURNS)
+    with runtime.load(directory, threads=1) as model:
+        model.compile(sampler="greedy")
+        length = 1 + len(model.tokenizer.encode([model.render_chat(MESSAGES)])[0])  # type: ignore[union-attr]
+        assert model.chat(MESSAGES, max_length=length + 1, stop_token_ids=None)
+        with pytest.raises(InvalidInputError, match=f"KX523.*{length} tokens, and there is room for {length - 1}"):
+            model.chat(MESSAGES, max_length=length)
+
+
 def test_an_encoder_gets_the_conversation(tmp_path: Path) -> None:
     """Of a seq2seq model the decoder's text is the answer."""
     packers = {"encoder": Packer(start=(START_ID,), end=(END_ID,), pad=PAD_ID, sequence_length=120), "decoder": Packer(start=(END_ID,), pad=PAD_ID, sequence_length=20)}
@@ -231,3 +242,5 @@ def test_the_command_line_prints_answers(directory: Path, capsys: Any) -> None:
     assert run("hello", "--chat", "--stream").stdout == answer + "\n"
     assert json.loads(run("hello", "--chat", "--json").stdout)["results"] == [{"prompt": "hello", "text": answer}]
     assert run("--token-ids", "1", "--chat").exit_code == 2
+    crowded = CliRunner().invoke(cli, ["generate", str(directory), "hello", "--chat", "--max-length", "9"], prog_name="kexport")
+    assert (crowded.exit_code, "KX523" in crowded.stderr, crowded.stdout) == (5, True, "")
