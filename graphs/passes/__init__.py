@@ -1,4 +1,4 @@
-"""Graph rewrites, one a file. `clean` and `optimise` are the orders the converter runs them in."""
+"""Graph rewrites, one a file. `clean`, `optimise` and `optimise_forward` are the orders the converter runs them in."""
 
 from kexport.graphs.passes.base import Pass, Result, refresh_types, run_passes
 from kexport.graphs.passes.classify_masks import ClassifyMasks
@@ -40,8 +40,13 @@ def optimise() -> list[Pass]:
     return [LastPositionLogits(), PackQueryKeyValue(), SimplifyLayout(), RemoveDeadCode()]
 
 
+def optimise_forward() -> list[Pass]:
+    """The same for a graph over whole rows, of which every position counts."""
+    return [PackQueryKeyValue(uncached=True), SimplifyLayout(), RemoveDeadCode()]
+
+
 __all__ = [
     "ClassifyMasks", "DecideConditions", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
     "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "clean", "optimise",
-    "refresh_types", "run_passes",
+    "optimise_forward", "refresh_types", "run_passes",
 ]  # fmt: skip

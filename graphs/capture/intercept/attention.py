@@ -18,7 +18,7 @@ from kexport.graphs.capture.emit_attention import mark_attention
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.layers import subclasses
 from kexport.graphs.capture.patching import Patches
-from kexport.graphs.capture.probe_attention import KEYS, AttentionCall, UnidentifiedAttention, probe_attention
+from kexport.graphs.capture.probe_attention import KEYS, AttentionCall, AttentionFacts, UnidentifiedAttention, probe_attention
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
 RANK = 4
@@ -65,6 +65,19 @@ def _eager_call(stock: Callable[..., Any], layer: keras.layers.Layer, bound: dic
     return AttentionCall(layer, run, int(query.shape[2]), int(key.shape[2]), int(query.shape[3]), int(value.shape[3]), dtype.name)
 
 
+def _identify(stock: Callable[..., Any], layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters) -> AttentionFacts:
+    """What the probe finds. Where the call's start is a plain number (an uncached forward), a window that goes by the start cannot be told
+    from that one place: the call is probed as if it started later, too, and a layer with such a window stays plain ops.
+    """
+    facts = probe_attention(_eager_call(stock, layer, bound, names))
+    started = {name: KEYS - 1 for name, value in bound.items() if name.endswith("index") and isinstance(value, int)}
+    if started:
+        later = probe_attention(_eager_call(stock, layer, {**bound, **started}, names))
+        if later.window is not None or facts.window is not None:
+            raise UnidentifiedAttention("its window goes by where the call starts")
+    return facts
+
+
 def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
     names = Parameters.of(stock)
 
@@ -78,7 +91,7 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
         if trace.inside_marker or not supported:
             return stock(self, *args, **kwargs)
         try:
-            facts = probe_attention(_eager_call(stock, self, arguments, names))
+            facts = _identify(stock, self, arguments, names)
         except UnidentifiedAttention as why:
             trace.notes.append(f"{self.path}: attention kept as plain ops: {why}")
             return stock(self, *args, **kwargs)
