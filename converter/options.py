@@ -13,7 +13,8 @@ PLANNED_TARGETS: tuple[str, ...] = ()
 ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
 NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too
-SIGNATURES = ("hidden_states",)  # what an artifact may give beyond logits: hidden_states, an output of its steps (contrastive search)
+# What an artifact may give beyond generating: hidden_states, an output of its steps (contrastive search); the others are calls over whole rows.
+SIGNATURES = ("hidden_states", "score", "score_layers", "embed")
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
 
@@ -22,7 +23,7 @@ class ConvertOptions:
     """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
     `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
-    `signatures`: what to give beyond logits, of SIGNATURES.
+    `signatures`: what to give beyond logits and generating, of SIGNATURES.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).
     """
 
@@ -81,8 +82,6 @@ def make_options(**given: Any) -> ConvertOptions:
         _one_of("verify", options.verify, get_args(Verify))
     for name in options.signatures or ():
         _one_of("signatures", name, SIGNATURES)
-    if options.task == "backbone":
-        raise UnsupportedError("KX206", "`--task backbone` is not built yet", hint="convert the CausalLM or Seq2SeqLM task")
     if options.max_length is not None and options.max_length < 2:
         raise UsageError("KX103", f"--max-length is {options.max_length}", hint="it counts prompt and new tokens together: at least 2")
     _check_target(options.target)

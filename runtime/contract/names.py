@@ -38,5 +38,4 @@ FORWARD = (SCORE, SCORE_LAYERS, SCORE_GRADIENTS, BACKBONE, EMBED)
 TOKEN_IDS = "token_ids"
 PADDING_MASK = "padding_mask"
 TARGET_IDS = "target_ids"
-HIDDEN_STATES = "hidden_states"
 EMBEDDINGS = "embeddings"

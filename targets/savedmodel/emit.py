@@ -43,7 +43,10 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     for name, graph_name in GRAPHS.items():
         if graph_name in ready:
             work.add_graph(name, ready[graph_name])
-    main = ready[names.EXTEND]
+    for name in ready:
+        if name in names.FORWARD:
+            work.add_graph(name, ready[name])
+    main = main_of(ready)
     if names.LOGITS in main.outputs and main.slots:
         work.add_generate()
     checkpoint.write(work.module(), work.functions, work.tensors.weights, weights, directory, options.on_tensor)
@@ -62,7 +65,7 @@ class _Emission:
 
     def __init__(self, graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         self.graphs, self.options = graphs, options
-        self.slot_names = SlotNames(graphs[names.EXTEND].slots)
+        self.slot_names = SlotNames(main_of(graphs).slots)
         self.tensors = WeightTensors(options.stored_dtype)
         self.functions: dict[str, Any] = {}
         self.signatures: list[Signature] = []
@@ -96,7 +99,7 @@ class _Emission:
                 inputs=inputs,
                 outputs=outputs_of(graph, self.slot_names, result.outputs),
                 sequence_lengths=(1,) if one_token else (),
-                returns_logits="last" if names.LOGITS in result.outputs else "none",
+                returns_logits="none" if names.LOGITS not in result.outputs else "all" if name in names.FORWARD else "last",
                 weight_bytes=result.weight_bytes,
             )
         )
@@ -115,6 +118,11 @@ class _Emission:
         self.functions[name] = tf.function(function, autograph=False).get_concrete_function(**tensorflow_specs(inputs))
 
 
+def main_of(graphs: Mapping[str, Graph]) -> Graph:
+    """The graph that has the caches; of a backbone, its forward."""
+    return graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
+
+
 def _refusal(op: str, place: str) -> UnsupportedError:
     return UnsupportedError("KX240", f"op `{op}`{place} has neither a SavedModel lowering nor a decomposition")
 
@@ -125,5 +133,5 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise UnsupportedError("KX241", f"the SavedModel target cannot store weights as `{options.stored_dtype}`", hint=hint)
     if options.capacity < 1:
         raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
-    if names.EXTEND not in graphs:
-        raise InternalError("KX920", "there is no `extend` graph to emit")
+    if not graphs:
+        raise InternalError("KX920", "there is no graph to emit")
