@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kexport import runtime
 from kexport.converter.stop_text import StopText
 from kexport.runtime import samplers
 from kexport.runtime.contract.errors import UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
+from kexport.runtime.loading import load_language_model
 from kexport.runtime.samplers import Sampler
 
 _SEQ2SEQ = "seq2seq-lm"
@@ -52,7 +52,7 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
     Raises KexportError: whatever the artifact, the options or this installation do not allow.
     """
     _check(request)
-    model = runtime.load(artifact, preprocessor=None if request.token_ids else "auto", threads=threads)
+    model = load_language_model(artifact, preprocessor=None if request.token_ids else "auto", threads=threads)
     if model.tokenizer is None and not request.token_ids:
         model.close()
         raise UsageError("KX122", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)

@@ -51,6 +51,11 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     return _trace(model, name, inputs, _BODIES[name](model), without)
 
 
+def run_stock(model: Any, name: str, tensors: Tensors) -> Tensors:
+    """What the stock model gives for signature `name`, run eagerly: the numbers that the captured graph stands for."""
+    return _BODIES[name](model)(tensors)
+
+
 def forward_inputs(model: Any) -> dict[str, str]:
     """The names of the model's inputs, each with its dtype in the graph: int32 for ids, bool for padding masks.
 

@@ -43,9 +43,9 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     for name, graph_name in GRAPHS.items():
         if graph_name in ready:
             work.add_graph(name, ready[graph_name])
-    for name in ready:
+    for name, graph in ready.items():
         if name in names.FORWARD:
-            work.add_graph(name, ready[name])
+            work.add_graph(name, graph)
     main = main_of(ready)
     if names.LOGITS in main.outputs and main.slots:
         work.add_generate()
