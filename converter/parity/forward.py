@@ -138,12 +138,14 @@ def judge_forward(
 
 
 def _rounding_explains(answer: Answer, name: str, ours: NDArray[Any], graphs: Mapping[str, Graph] | None, weights: WeightSource) -> str:
-    """A sentence where the artifact is about as close to a float64 run of the captured graph as the original is; empty where it is not."""
+    """A sentence where original and artifact are about as close to a float64 run of the captured graph as its float32 run is; empty where one
+    of them is not. (An original that is farther away says that the graph is another model, not that its numbers are rounded.)"""
     if graphs is None or answer.signature not in graphs:
         return ""
-    exact = run(widened(graphs[answer.signature]), answer.feeds, weights)[name]
-    of_oracle, of_artifact = (float(np.abs(values - exact).max()) for values in (answer.outputs[name], ours))
-    if not of_artifact <= AS_CLOSE_AS * of_oracle:
+    graph = graphs[answer.signature]
+    exact, rounded = (run(form, answer.feeds, weights)[name] for form in (widened(graph), graph))
+    of_rounding, of_oracle, of_artifact = (float(np.abs(values - exact).max()) for values in (rounded, answer.outputs[name], ours))
+    if not max(of_oracle, of_artifact) <= AS_CLOSE_AS * of_rounding:
         return ""
     return (
         f"signature `{answer.signature}`: this model amplifies rounding; the original's `{name}` lies {of_oracle:.2g} from exact arithmetic, "
