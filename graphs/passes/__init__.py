@@ -46,6 +46,7 @@ def optimise_forward() -> list[Pass]:
     """The same for a graph over whole rows, of which every position counts."""
     return [
         DropRepeatedHeads(),
+        RemoveDeadCode(),
         PackQueryKeyValue(uncached=True),
         ZeroRowsWithoutKeys(),
         MergeEqualNodes(),
