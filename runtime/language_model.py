@@ -18,7 +18,7 @@ from kexport.runtime.generation import Generated, IndependentRows, Job, generate
 from kexport.runtime.preprocessor import Preprocessor
 from kexport.runtime.prompts import Prompt, check_capacity, read_prompt, read_stop_ids, strip_prompt
 from kexport.runtime.samplers import Sampler
-from kexport.runtime.scoring import read_rows, score
+from kexport.runtime.scoring import ScoreGradients, read_rows, score, score_gradients
 from kexport.runtime.streaming import text_stream
 from kexport.runtime.tokenizer import Tokenizer
 
@@ -138,6 +138,14 @@ class LanguageModel:
         ids, mask = read_rows(token_ids, padding_mask, vocabulary_size=self.engine.vocabulary_size, capacity=capacity)
         self._warn_if_not_verified()
         return score(self.forward, ids, mask, scoring_mode, layer_intercept_fn, target_ids)
+
+    def score_gradients(self, token_ids: Any, padding_mask: Any = None, *, target_ids: Any) -> ScoreGradients:
+        """The loss of each token, as `score(scoring_mode="loss")` gives it, and the gradient of their sum with respect to the embeddings: what a
+        `GradientTape` gives for what KerasHub's `score()` intercepts at -1. Raises as `score` does; only SavedModel artifacts can have it."""
+        size = self.engine.vocabulary_size
+        ids, mask = read_rows(token_ids, padding_mask, vocabulary_size=size, capacity=self.manifest.cache.capacity)
+        self._warn_if_not_verified()
+        return score_gradients(self.forward, ids, mask, target_ids, size)
 
     def embed(self, token_ids: Any) -> Any:
         """What the original's `token_embedding(token_ids)` gives: float32 [batch, length, hidden]. Raises UnsupportedError (KX572) where the

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,13 @@ Intercept = Callable[[Any, int], Any]
 MODES = ("logits", "loss")
 LOGIT_BYTES_AT_ONCE = 256_000_000  # of a loss: its logits are dropped rows by rows
 FLOAT_BYTES = 4
+
+
+class ScoreGradients(NamedTuple):
+    """`loss` float32 [batch, length], one for each token; `gradients` float32 [batch, length, hidden] of their sum at the embeddings."""
+
+    loss: Floats
+    gradients: Floats
 
 
 def read_rows(token_ids: Any, padding_mask: Any, *, vocabulary_size: int, capacity: int) -> tuple[Ids, Mask]:
@@ -50,6 +57,14 @@ def score(forward: Forward, ids: Ids, mask: Mask, mode: str, intercept: Intercep
     for rows in _row_blocks(ids.shape, vocabulary):
         losses[rows] = token_losses(_run(forward, names.SCORE, ids[rows], mask[rows])[names.LOGITS], targets[rows])
     return losses
+
+
+def score_gradients(forward: Forward, ids: Ids, mask: Mask, target_ids: Any, vocabulary_size: int) -> ScoreGradients:
+    """Loss and gradients. Raises UnsupportedError (KX572) without the signature, InvalidInputError (KX574) for targets that do not fit."""
+    forward.signature(names.SCORE_GRADIENTS)
+    targets = _targets(target_ids, ids, vocabulary_size)
+    outputs = forward.run(names.SCORE_GRADIENTS, {names.TOKEN_IDS: ids, names.PADDING_MASK: mask, names.TARGET_IDS: targets})
+    return ScoreGradients(outputs[names.LOSS], outputs[names.GRADIENTS])
 
 
 def token_losses(logits: Floats, targets: Ids) -> Floats:

@@ -32,7 +32,7 @@ each, and each appears whole or not at all."""
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--prefill-buckets", type=IntegerList(), metavar="N,N", help="Fixed-shape targets: prompt lengths with a signature of their own.")
 @click.option("--package", metavar="tflite|litertlm", help="TFLite: model.tflite, or model.litertlm for LiteRT-LM.")
-@click.option("--signatures", type=NameList(), metavar="NAME,NAME", help="What to give beyond generating: hidden_states (contrastive search), score, score_layers, embed.")
+@click.option("--signatures", type=NameList(), metavar="NAME,NAME", help="What to give beyond generating: hidden_states (contrastive search), score, score_layers, score_gradients, embed.")
 @click.option("--weights", hidden=True)
 @click.option("--batch-size", type=int, hidden=True)
 @click.option("--lora", hidden=True)

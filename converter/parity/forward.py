@@ -140,7 +140,7 @@ def judge_forward(
 def _rounding_explains(answer: Answer, name: str, ours: NDArray[Any], graphs: Mapping[str, Graph] | None, weights: WeightSource) -> str:
     """A sentence where original and artifact are about as close to a float64 run of the captured graph as its float32 run is; empty where one
     of them is not. (An original that is farther away says that the graph is another model, not that its numbers are rounded.)"""
-    if graphs is None or answer.signature not in graphs:
+    if graphs is None or answer.signature not in graphs or name not in graphs[answer.signature].outputs:
         return ""
     graph = graphs[answer.signature]
     exact, rounded = (run(form, answer.feeds, weights)[name] for form in (widened(graph), graph))

@@ -1,9 +1,10 @@
 """Capture an uncached forward: the stock model called on whole rows, as `model(inputs)` does, traced once with dynamic batch and length.
 
-    score          token_ids, padding_mask -> logits [batch, sequence, vocabulary]
-    score_layers   the same inputs -> logits, hidden_states [layers + 1, batch, sequence, hidden]: the embeddings, then each layer's output
-    backbone       the backbone's own inputs -> its own outputs by name; one without a name is `sequence_output`
-    embed          token_ids -> embeddings [batch, sequence, hidden]
+    score             token_ids, padding_mask -> logits [batch, sequence, vocabulary]
+    score_layers      the same -> logits, hidden_states [layers + 1, batch, sequence, hidden]: the embeddings, then each layer's output
+    score_gradients   the same -> logits, embeddings: a target differentiates a loss over the former with respect to the latter
+    backbone          the backbone's own inputs -> its own outputs by name; one without a name is `sequence_output`
+    embed             token_ids -> embeddings [batch, sequence, hidden]
 
 Ids are int32 and masks bool, [batch, sequence]; an encoder's (`encoder_...`) are [batch, encoder_sequence]. The graphs keep no state. They are not
 derived from the cached forward: stock code may do something else there.
@@ -52,8 +53,14 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
 
 
 def run_stock(model: Any, name: str, tensors: Tensors) -> Tensors:
-    """What the stock model gives for signature `name`, run eagerly: the numbers that the captured graph stands for."""
-    return _BODIES[name](model)(tensors)
+    """What the stock model gives for signature `name`, run eagerly: the numbers that the captured graph stands for. For `score_gradients` the loss
+    of each token and the gradient of their sum, as an artifact gives them."""
+    if name != names.SCORE_GRADIENTS:
+        return _BODIES[name](model)(tensors)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        states, logits = _intercepted(model, tensors, tape.watch)
+        loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=tensors[names.TARGET_IDS], logits=logits)
+    return {names.LOSS: loss, names.GRADIENTS: tape.gradient(loss, states[0])}
 
 
 def forward_inputs(model: Any) -> dict[str, str]:
@@ -96,26 +103,38 @@ def _score(task: Any) -> Body:
 
 
 def _score_layers(task: Any) -> Body:
-    """Through the family's own score() where it has one, so that what is intercepted at -1 is what it intercepts there."""
-
     def run(tensors: Tensors) -> Tensors:
-        states: list[tf.Tensor] = []
-
-        def keep(x: tf.Tensor, index: int) -> tf.Tensor:
-            states.append(x)
-            return x
-
-        if hasattr(task, "score"):
-            ids, mask = tensors[names.TOKEN_IDS], tensors[names.PADDING_MASK]
-            logits = task.score(ids, padding_mask=mask, layer_intercept_fn=keep)
-        else:
-            embedding, layers = _layers_of(task)
-            with _outputs_of([embedding, *layers]) as outputs:
-                logits = task(tensors)
-            states += [outputs[id(layer)] for layer in (embedding, *layers)]
+        states, logits = _intercepted(task, tensors)
         return {names.LOGITS: logits, names.HIDDEN_STATES: tf.stack(states)}
 
     return run
+
+
+def _score_gradients(task: Any) -> Body:
+    def run(tensors: Tensors) -> Tensors:
+        states, logits = _intercepted(task, tensors)
+        return {names.LOGITS: logits, names.EMBEDDINGS: states[0]}
+
+    return run
+
+
+def _intercepted(task: Any, tensors: Tensors, see: Callable[[tf.Tensor], Any] = lambda x: None) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """The embeddings and each layer's output, and the logits. Through the family's own score() where it has one, so that what is intercepted at
+    -1 is what it intercepts there. `see` is called with each of them as it goes by."""
+    states: list[tf.Tensor] = []
+
+    def keep(x: tf.Tensor, index: int) -> tf.Tensor:
+        see(x)
+        states.append(x)
+        return x
+
+    rows = {name: tensors[name] for name in (names.TOKEN_IDS, names.PADDING_MASK)}
+    if hasattr(task, "score"):
+        return states, task.score(**rows, layer_intercept_fn=keep)
+    embedding, layers = _layers_of(task)
+    with _outputs_of([embedding, *layers], see) as outputs:
+        logits = task(rows)
+    return [outputs[id(layer)] for layer in (embedding, *layers)], logits
 
 
 def _layers_of(task: Any) -> tuple[Any, Sequence[Any]]:
@@ -132,8 +151,8 @@ def _layers_of(task: Any) -> tuple[Any, Sequence[Any]]:
 
 
 @contextmanager
-def _outputs_of(layers: Sequence[Any]) -> Iterator[dict[int, tf.Tensor]]:
-    """Inside, the result of each layer's first call is kept by the layer's id."""
+def _outputs_of(layers: Sequence[Any], see: Callable[[tf.Tensor], Any]) -> Iterator[dict[int, tf.Tensor]]:
+    """Inside, the result of each layer's first call is kept by the layer's id, and shown to `see` before anybody reads it."""
     watched, found = {id(layer) for layer in layers}, {}
     with Patches() as patches:
         stock = keras.layers.Layer.__call__
@@ -142,6 +161,7 @@ def _outputs_of(layers: Sequence[Any]) -> Iterator[dict[int, tf.Tensor]]:
             result = stock(self, *args, **kwargs)
             if id(self) in watched and id(self) not in found:
                 found[id(self)] = result[0] if isinstance(result, tuple) else result
+                see(found[id(self)])
             return result
 
         patches.replace(keras.layers.Layer, "__call__", call)
@@ -171,6 +191,7 @@ def token_embedding(model: Any) -> Any:
 _BODIES: dict[str, Callable[[Any], Body]] = {
     names.SCORE: _score,
     names.SCORE_LAYERS: _score_layers,
+    names.SCORE_GRADIENTS: _score_gradients,
     names.BACKBONE: _backbone,
     names.EMBED: _embed,
 }

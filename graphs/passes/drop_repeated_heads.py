@@ -2,9 +2,8 @@
 
     attention(q, repeat(k, group, axis=2), repeat(v, group, axis=2))      ->      attention(q, k, v)
 
-The repetition is found by its effect: the layout ops between a value with fewer heads and the attention are run on probe numbers and
-compared.
-Refused: keys and values that are not repeated alike, or in another order than head by head.
+The repetition is found by its effect: the layout ops between a value with fewer heads and the attention are run on probe numbers
+and compared. Refused: keys and values that are not repeated alike, or in another order than head by head.
 """
 
 from __future__ import annotations
@@ -62,6 +61,6 @@ class DropRepeatedHeads(Pass):
         names = {part for size in type_.shape for part in str(size).split("*") if not part.isdigit()}
         dims = dict.fromkeys(names, PROBED_SIZE)
         numbers = np.random.default_rng(0).standard_normal([evaluate(size, dims) for size in type_.shape]).astype(numpy_dtype(type_.dtype))
-        repeated = run(cut_out(graph, [value], stop_at=[source]), {source: numbers}, **dims)[value]
+        repeated = run(cut_out(graph, [value], stop_at=[source]), {source: numbers}, None, None, **dims)[value]
         seen = numbers.reshape([evaluate(size, dims) for size in shape])
         return np.array_equal(repeated, np.repeat(seen, repeated.shape[HEADS] // seen.shape[HEADS], axis=HEADS))

@@ -16,7 +16,7 @@ from kexport.runtime.contract.manifest import Fusion, Signature, TensorSpec
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.geometry import geometry
 from kexport.targets.lowerable import lowerable
-from kexport.targets.savedmodel import checkpoint, generate, records
+from kexport.targets.savedmodel import checkpoint, generate, gradients, records
 from kexport.targets.savedmodel import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.savedmodel.allowed_ops import count_operators
 from kexport.targets.savedmodel.builder import Tensor
@@ -44,7 +44,9 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         if graph_name in ready:
             work.add_graph(name, ready[graph_name])
     for name, graph in ready.items():
-        if name in names.FORWARD:
+        if name == names.SCORE_GRADIENTS:
+            work.add_gradients(graph)
+        elif name in names.FORWARD:
             work.add_graph(name, graph)
     main = main_of(ready)
     if names.LOGITS in main.outputs and main.slots:
@@ -103,6 +105,17 @@ class _Emission:
                 weight_bytes=result.weight_bytes,
             )
         )
+
+    def add_gradients(self, graph: Graph) -> None:
+        """The signature `score_gradients`: loss and gradients over the graph."""
+
+        def body(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            rendered = render(graph, tensors, self.slot_names, self.tensors).outputs
+            return gradients.differentiated(rendered, tensors[names.TARGET_IDS])
+
+        inputs = (*inputs_of(graph, self.slot_names, one_token=False), gradients.TARGETS)
+        self._trace(names.SCORE_GRADIENTS, inputs, body)
+        self.signatures.append(Signature(name=names.SCORE_GRADIENTS, file=MODEL_FILE, inputs=inputs, outputs=gradients.outputs(graph)))
 
     def add_generate(self) -> None:
         """The signature `generate`: the loop."""

@@ -118,6 +118,40 @@ def test_layers_can_be_looked_at(name: str, target: str, artifact: Any) -> None:
 
 
 @slow
+@pytest.mark.parametrize("name", ["bloom", "gemma"])
+def test_gradients_of_the_embeddings(name: str, artifact: Any) -> None:
+    """What a tape gives around KerasHub's score(); Bloom has none, there the tape watches the embedding layer."""
+    import tensorflow as tf
+
+    task, rows = task_of(name), ragged(VOCABULARY, 16)
+    targets = np.roll(rows["token_ids"], -1, axis=1)
+    made = artifact(name, "savedmodel", "score_gradients")
+    with runtime.load(made.directory, preprocessor=None) as lm:
+        ours = lm.score_gradients(**rows, target_ids=targets)
+    with tf.GradientTape() as tape:
+        if name == "gemma":
+            seen: list[Any] = []
+
+            def watch(x: Any, index: int) -> Any:
+                if index == -1:
+                    tape.watch(x)
+                    seen.append(x)
+                return x
+
+            losses = task.score(**rows, scoring_mode="loss", layer_intercept_fn=watch, target_ids=targets)
+        else:
+            seen = [task.backbone.token_embedding(rows["token_ids"])]
+            tape.watch(seen[0])
+            x = task.backbone.embeddings_layer_norm(seen[0])
+            for layer in task.backbone.transformer_layers:
+                x = layer(x, decoder_padding_mask=rows["padding_mask"])
+            logits = task.backbone.token_embedding(task.backbone.layer_norm(x), reverse=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=targets, logits=logits)
+    close(ours.loss, losses)
+    close(ours.gradients, tape.gradient(losses, seen[0]))
+
+
+@slow
 def test_onnx_weights_are_shared(artifact: Any) -> None:
     """The score file refers to the step's data file: nearly nothing is stored twice."""
     for name in ("mistral", "bloom"):
@@ -127,7 +161,7 @@ def test_onnx_weights_are_shared(artifact: Any) -> None:
 
 @slow
 def test_a_wrong_score_refuses_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A capture that forgets the mask's window is found out, and nothing is written."""
+    """A capture that is off by a hundredth in its scale is found out, rounding or not, and nothing is written."""
     from kexport.converter import forward as stage
 
     stock = stage.capture_forwards
@@ -200,6 +234,7 @@ def test_refusals_of_tasks_and_targets(tmp_path: Path) -> None:
         (task_of("bloom"), {"task": "backbone", "signatures": ("score",)}),
         (task_of("bloom"), {"target": "tflite", "signatures": ("score",)}),
         (task_of("bloom"), {"target": "tflite", "task": "backbone"}),
+        (task_of("bloom"), {"target": "onnx", "signatures": ("score_gradients",)}),
     ):
         with pytest.raises(UnsupportedError) as caught:
             convert(source, output=tmp_path / "out", max_length=64, **given)
