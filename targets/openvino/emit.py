@@ -27,6 +27,7 @@ from kexport.targets.slot_names import SlotNames
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 ENCODER_DECODER_FILES = {names.ENCODE: "openvino_encoder_model.xml", names.EXTEND: "openvino_decoder_model.xml"}
 DECODER_FILES = {names.EXTEND: "openvino_model.xml", names.BACKBONE: "openvino_model.xml"}
+SINGLE_FILE = "openvino_model.xml"  # of a graph alone, whatever it is called
 # The plugin fuses an activation into the product before it, and one row through that product reads memory at 20 GB/s where others read at 34
 # (measured: 12 of 61 products took 28 % of a step). A gate packed with its values is split before its activation: nothing is fused.
 PASSES = (PackProducts(),)
@@ -49,7 +50,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     files: list[File] = []
     operators: Counter[str] = Counter()
     for name, graph in graphs.items():
-        file = file_names.get(name, f"openvino_{name}_model.xml")
+        file = SINGLE_FILE if len(graphs) == 1 else file_names.get(name, f"openvino_{name}_model.xml")
         builder, written, record, counted = _write(name, graph, weights, directory / file, options, slot_names)
         signatures.append(record)
         if graph is main or name not in names.FORWARD:

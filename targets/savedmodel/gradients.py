@@ -16,7 +16,6 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.manifest import TensorSpec
 from kexport.targets.savedmodel.builder import Tensor
 
-
 TARGETS = TensorSpec(name=names.TARGET_IDS, dtype="int32", shape=(BATCH, SEQUENCE))
 
 
