@@ -25,6 +25,9 @@ from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.trace import Trace
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE
 from kexport.graphs.ir import Graph
+from kexport.graphs.ops import attribute
+from kexport.graphs.ops.attention import MASK
+from kexport.graphs.passes.classify_masks import is_causal
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 
@@ -78,8 +81,9 @@ def forward_inputs(model: Any) -> dict[str, str]:
     return {name: "bool" if name.endswith(MASK_SUFFIX) else "int32" for name in declared}
 
 
-def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: frozenset[str]) -> tuple[Graph, list[str]]:
-    trace, graph = Trace(), Graph(name)
+def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: frozenset[str], *, causal_rows: bool = True) -> tuple[Graph, list[str]]:
+    """Windows are taken from the assumption that rows are causal, which is then held against the masks; else once more without it."""
+    trace, graph = Trace(causal_rows=causal_rows), Graph(name)
     for tensor, dtype in inputs.items():
         graph.add_input(tensor, dtype, (BATCH, ENCODER_SEQUENCE if tensor.startswith(ENCODER_PREFIX) else SEQUENCE))
 
@@ -92,6 +96,9 @@ def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: f
     kept = list(trace.notes)
     import_function(graph, trace, function, dict(function.structured_outputs), model.variables)
     finish(graph, trace)
+    windowed = [node for node in graph.of_op("attention") if attribute(node, "window")]
+    if any(not node.input(MASK) or not is_causal(graph, node.input(MASK)) for node in windowed):
+        return _trace(model, name, inputs, body, without, causal_rows=False)
     return graph, kept  # masks over whole rows are tensors here by nature: that is no note
 
 

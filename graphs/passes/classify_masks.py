@@ -112,6 +112,17 @@ def hides_the_keys(visible: NDArray[Any], padding: NDArray[Any]) -> bool:
     return visible.shape[-1] == padding.shape[-1] and visible.shape[0] == padding.shape[0] and bool((visible == padding).all())
 
 
+def is_causal(graph: Graph, mask: str) -> bool:
+    """Whether a mask [batch|1, heads|1, sequence, sequence] hides every later key, whatever the padding; false where it is no matter of sizes
+    and padding alone."""
+    nodes, leaves = ancestors(graph, [mask])
+    if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "linear", "embedding") for n in nodes):
+        return False
+    part = cut_out(graph, [mask])
+    seen = [np.asarray(run_part(part, probe)[mask]).astype(bool) for probe in CHUNKS]
+    return all(array.shape[-2] == array.shape[-1] and not np.triu(array, 1).any() for array in seen)
+
+
 class ClassifyMasks(Pass):
     """See the module."""
 
@@ -141,7 +152,7 @@ class ClassifyMasks(Pass):
         seen = {probe: run_part(part, probe)[mask] for probe in CHUNKS}
         all_visible = all(visible.all() for visible in seen.values())
         if not all_visible and not paddings:
-            return causal_rule(part, mask) if node.input(POSITIONS) else None
+            return causal_rule(part, mask) if node.input(POSITIONS) and node.attrs.get("slot") else None
         wide = wide_probe(part)
         if wide is None:
             return None

@@ -65,16 +65,23 @@ def _eager_call(stock: Callable[..., Any], layer: keras.layers.Layer, bound: dic
     return AttentionCall(layer, run, int(query.shape[2]), int(key.shape[2]), int(query.shape[3]), int(value.shape[3]), dtype.name)
 
 
-def _identify(stock: Callable[..., Any], layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters) -> AttentionFacts:
-    """What the probe finds. Where the call's start is a plain number (an uncached forward), a window that goes by the start cannot be told
-    from that one place: the call is probed as if it started later, too, and a layer with such a window stays plain ops.
+def _identify(
+    trace: Trace, stock: Callable[..., Any], layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters
+) -> AttentionFacts:
+    """What the probe finds. Where the call's start is a plain number or None (an uncached forward), a window goes by the start: the call is probed as if
+    it started at the last key. What such a window does to later keys is not probed, so it is taken where rows are causal only.
     """
+    started = {name: KEYS - 1 for name, value in bound.items() if name.endswith("index") and (value is None or isinstance(value, int))}
+    if not started:
+        return probe_attention(_eager_call(stock, layer, bound, names))
+    later = probe_attention(_eager_call(stock, layer, {**bound, **started}, names))
+    if later.window is not None:
+        if trace.causal_rows:
+            return later
+        raise UnidentifiedAttention("its window goes by where the call starts")
     facts = probe_attention(_eager_call(stock, layer, bound, names))
-    started = {name: KEYS - 1 for name, value in bound.items() if name.endswith("index") and isinstance(value, int)}
-    if started:
-        later = probe_attention(_eager_call(stock, layer, {**bound, **started}, names))
-        if later.window is not None or facts.window is not None:
-            raise UnidentifiedAttention("its window goes by where the call starts")
+    if facts.window is not None:
+        raise UnidentifiedAttention("it hides later keys")
     return facts
 
 
@@ -91,7 +98,7 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
         if trace.inside_marker or not supported:
             return stock(self, *args, **kwargs)
         try:
-            facts = _identify(stock, self, arguments, names)
+            facts = _identify(trace, stock, self, arguments, names)
         except UnidentifiedAttention as why:
             trace.notes.append(f"{self.path}: attention kept as plain ops: {why}")
             return stock(self, *args, **kwargs)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from kexport.graphs.interpreter import run
 
+from tests.parity.families import BREADTH, build
+from tests.parity.families import VOCABULARY as BREADTH_VOCABULARY
 from tests.seed_models import MODELS
 
 pytestmark = pytest.mark.slow
@@ -49,6 +51,22 @@ def test_score_is_the_plain_forward(name: str, task_of: Callable[[str], Any]) ->
     feeds = ragged(graph.type_of(graph.outputs["logits"]).shape[-1], 1)
     assert_equal(run(graph, feeds, live_weights(task))["logits"], task(feeds))
     assert not graph.slots
+
+
+@pytest.mark.parametrize("name", list(BREADTH))
+def test_score_of_every_family(name: str) -> None:
+    """With every layer's attention recognised, windows included, and in the form the targets take."""
+    from kexport.graphs.capture.forward import capture_forward
+    from kexport.graphs.passes import optimise_forward, run_passes
+
+    task, feeds = build(BREADTH[name]), ragged(BREADTH_VOCABULARY, 8)
+    graph, notes = capture_forward(task, "score_layers")
+    run_passes(graph, optimise_forward())
+    outputs = run(graph, feeds, live_weights(task))
+    assert_equal(outputs["logits"], task(feeds))
+    layers = BREADTH[name].config["num_layers"]
+    assert len(outputs["hidden_states"]) == layers + 1
+    assert notes == [] and len(list(graph.of_op("attention"))) == layers
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kexport.graphs.ir import Graph
-from kexport.graphs.ops.attention import KEY, VALUE
+from kexport.graphs.ops.attention import KEY, POSITIONS, VALUE
 from kexport.graphs.passes import DropRepeatedHeads, RemoveDeadCode, ZeroRowsWithoutKeys
 
 from tests.graphs.helpers import applied, ops_of, same_outputs
@@ -75,3 +75,17 @@ def test_zero_2_without_a_mask_nothing_is_hidden() -> None:
     (node,) = graph.of_op("attention")
     node.inputs = node.inputs[:3]
     assert applied(graph, ZeroRowsWithoutKeys())[1].changes == 0
+
+
+def test_zero_3_a_window_hides_keys_too() -> None:
+    """It becomes part of the mask: the third token of the second row sees padding only through it."""
+    graph = attention()
+    graph.add_input("positions", "int32", (1, "sequence"))
+    (node,) = graph.of_op("attention")
+    node.inputs, node.attrs["window"] = (*node.inputs[:3], "positions", "", "mask"), 2
+    after, result = applied(graph, ZeroRowsWithoutKeys())
+    (guarded,) = after.of_op("attention")
+    assert result.changes == 1 and not guarded.attrs["window"] and not guarded.input(POSITIONS)
+    mask = np.tril(np.ones((2, 1, 5, 5), bool))
+    mask[1, ..., 1:] = False
+    same_outputs(graph, after, feeds() | {"mask": mask, "positions": np.arange(5, dtype=np.int32)[None]})
