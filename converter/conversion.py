@@ -18,6 +18,7 @@ import msgspec
 from kexport import targets
 from kexport.converter.artifact import Artifact, Outcome, Summary
 from kexport.converter.checks import check_finite
+from kexport.converter.forward import BACKBONE, capture_forwards, forward_signatures
 from kexport.converter.limits import Limits, choose_limits
 from kexport.converter.options import ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
@@ -80,6 +81,7 @@ def convert_all(
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
         opened = open_source(source, task=options.task, trust_source=options.trust_source, tokenizer=options.tokenizer)
+        forward_signatures(opened.task, options)  # refuses what this task cannot have
         plan = make_plan(opened, options)
         check_resources(plan, Path(output), len(options.targets))
         for note in plan.notes:
@@ -177,13 +179,18 @@ class _Conversion:
     def _capture(self, original: Original) -> dict[str, Graph]:
         from kexport.graphs.capture import capture
 
-        captured = capture(original.task, hidden_states="hidden_states" in (self.options.signatures or ()))
-        self.notes += captured.notes
-        for graph in captured.graphs.values():
+        graphs: dict[str, Graph] = {}
+        if self.source.task != BACKBONE:
+            captured = capture(original.task, hidden_states="hidden_states" in (self.options.signatures or ()))
+            graphs |= captured.graphs
+            self.notes += captured.notes
+        for graph in graphs.values():
             passes = optimise() if "logits" in graph.outputs else []
             for result in run_passes(graph, passes).values():
                 self.notes += result.refusals
-        return captured.graphs
+        forwards, notes = capture_forwards(original.task, forward_signatures(self.source.task, self.options))
+        self.notes += notes
+        return graphs | forwards
 
     def _emit(self, target: str, captured: _Captured, directory: Path) -> Emitted:
         total = stored_bytes(captured.graphs, self.options.dtype)

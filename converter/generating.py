@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kexport import runtime
 from kexport.converter.stop_text import StopText
 from kexport.runtime import samplers
 from kexport.runtime.contract.errors import UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
-from kexport.runtime.loading import Check
+from kexport.runtime.loading import Check, load_language_model
 from kexport.runtime.samplers import Sampler
 
 _SEQ2SEQ = "seq2seq-lm"
@@ -57,7 +56,7 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
     """
     _check(request)
     check: Check = "full" if request.check else "fast"
-    model = runtime.load(artifact, preprocessor=None if request.token_ids else "auto", threads=threads, check=check)
+    model = load_language_model(artifact, preprocessor=None if request.token_ids else "auto", threads=threads, check=check)
     if model.tokenizer is None and not request.token_ids:
         model.close()
         raise UsageError("KX122", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)

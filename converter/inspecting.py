@@ -138,6 +138,8 @@ def verdict_words(certificate: Certificate) -> str:
     if certificate.verdict == "not-verified":
         return "not verified: nobody has compared it with the original"
     depth = f" over {certificate.steps} steps" if certificate.verdict == "proven-steps" else ""
+    if not certificate.tokens_compared and certificate.max_logit_difference:
+        return f"proven{depth}: outputs differ by at most {max(certificate.max_logit_difference.values()):.2g}"
     return f"proven{depth}: {certificate.tokens_equal} of {certificate.tokens_compared} tokens equal, {certificate.near_ties} near ties"
 
 

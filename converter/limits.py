@@ -44,12 +44,12 @@ class Limits:
 
 
 def choose_limits(graphs: Mapping[str, Graph], task: Any, options: ConvertOptions) -> Limits:
-    """The limits of an artifact.
+    """The limits of an artifact; a backbone's are those of its own position tables, of the encoder and of the decoder.
 
     Raises:
         UsageError: --max-length asks for more positions than the model's table has.
     """
-    table = position_table(graphs["extend"])
+    table = min(filter(None, map(position_table, graphs.values())), default=0) if "extend" not in graphs else position_table(graphs["extend"])
     own = own_length(task)
     if options.max_length is not None and table and options.max_length > table:
         raise UsageError("KX105", f"--max-length {options.max_length}: the model's position table has {table} rows", hint=f"ask for {table} at most")

@@ -13,7 +13,9 @@ PLANNED_TARGETS: tuple[str, ...] = ()
 ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
 NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too
-SIGNATURES = ("hidden_states",)  # what an artifact may give beyond logits: hidden_states, an output of its steps (contrastive search)
+# What an artifact may give beyond generating: hidden_states, an output of its steps (contrastive search); the others are calls over whole rows.
+SIGNATURES = ("hidden_states", "score", "score_layers", "score_gradients", "embed")
+NO_WHOLE_ROWS, NO_GRADIENTS = ("tflite",), ("onnx", "openvino", "tflite")  # targets that refuse calls over whole rows, and gradients
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
 
@@ -22,7 +24,7 @@ class ConvertOptions:
     """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
     `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
-    `signatures`: what to give beyond logits, of SIGNATURES.
+    `signatures`: what to give beyond logits and generating, of SIGNATURES.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).
     """
 
@@ -81,8 +83,6 @@ def make_options(**given: Any) -> ConvertOptions:
         _one_of("verify", options.verify, get_args(Verify))
     for name in options.signatures or ():
         _one_of("signatures", name, SIGNATURES)
-    if options.task == "backbone":
-        raise UnsupportedError("KX206", "`--task backbone` is not built yet", hint="convert the CausalLM or Seq2SeqLM task")
     if options.max_length is not None and options.max_length < 2:
         raise UsageError("KX103", f"--max-length is {options.max_length}", hint="it counts prompt and new tokens together: at least 2")
     _check_target(options.target)
@@ -104,6 +104,7 @@ def _check_form(options: ConvertOptions) -> None:
             f"the target `{options.target}` cannot store weights as `{options.dtype}`",
             hint="--dtype takes another one, or choose another target",
         )
+    _check_signatures(options)
     if options.prefill_buckets and not set(wanted) & {*FIXED_SHAPE_TARGETS, ALL_TARGETS}:
         hint = f"targets with fixed shapes: {', '.join(FIXED_SHAPE_TARGETS)}"
         raise UsageError(
@@ -120,6 +121,17 @@ def _check_form(options: ConvertOptions) -> None:
                 "KX108", f"--package means nothing to the target `{options.target}`", hint=f"targets with packages: {', '.join(PACKAGES)}"
             )
         _one_of("package", options.package, tuple(choices) or PACKAGES["tflite"])
+
+
+def _check_signatures(options: ConvertOptions) -> None:
+    """What one target alone cannot have; with several each refuses for itself."""
+    asked = set(options.signatures or ())
+    if options.target in NO_WHOLE_ROWS and (options.task == "backbone" or asked - {"hidden_states"}):
+        what = "`--task backbone`" if options.task == "backbone" else f"`--signatures {min(asked - {'hidden_states'})}`"
+        message = f"the target `{options.target}`, whose shapes are fixed, has no calls over whole rows: not {what}"
+        raise UnsupportedError("KX382", message, hint="choose another target: onnx, openvino or savedmodel")
+    if options.target in NO_GRADIENTS and "score_gradients" in asked:
+        raise UnsupportedError("KX382", f"the target `{options.target}` has no gradients", hint="--signatures score_gradients works with --target savedmodel")
 
 
 def _check_target(target: str) -> None:

@@ -47,7 +47,7 @@ def package(
         UnsupportedError: the tokenizer cannot be exported equal.
     """
     tokenizer = _with_chat(source, limits.in_tokenizer(_export_tokenizer(original, options, directory)), directory)
-    runtimes = _write_vendor_files(target, emitted, tokenizer, directory)
+    runtimes = _write_vendor_files(target, emitted, tokenizer, directory) if source.task != "backbone" else ()
     _carry_over(source, directory)
     return records.Manifest(
         producer=records.Producer(kexport=__version__, libraries=library_versions(LIBRARIES)),
@@ -58,7 +58,7 @@ def package(
         signatures=emitted.signatures,
         cache=limits.in_cache(emitted.cache),
         tokenizer=tokenizer,
-        generation=_generation(original.task, tokenizer, emitted, limits),
+        generation=_generation(original.task, tokenizer, emitted, limits) if source.task != "backbone" else _no_generation(original.task),
         memory=_memory(emitted, limits),
         fusions=emitted.fusions,
         ops=emitted.ops,
@@ -152,6 +152,12 @@ def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted
         vocabulary_size=emitted.geometry.vocabulary_size,
         rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
     )
+
+
+def _no_generation(backbone: Any) -> records.Generation:
+    """What a backbone's record says: how many ids it knows."""
+    size = getattr(backbone, "vocabulary_size", None)
+    return records.Generation(vocabulary_size=size if isinstance(size, int) else 0)
 
 
 def _memory(emitted: Emitted, limits: Limits) -> records.Memory:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from kexport.converter.original import Original
 from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference, rounding_explains
 from kexport.converter.parity.cases import Sizes
-from kexport.converter.parity.gate import Expected, ask_oracle, judge, run_artifact
+from kexport.converter.parity.forward import Answer, ask_forward, judge_forward, run_forward
+from kexport.converter.parity.gate import Expected, ask_oracle, certificate_of, judge, run_artifact
 from kexport.converter.parity.oracle import LoadedOracle, Oracle, StreamedOracle
 from kexport.converter.rounding import RoundedWeights, round_in_place
 from kexport.converter.sources import Source
@@ -30,6 +32,7 @@ class Answers:
     steps: int | None
     pad: int
     parameters: int
+    forward: list[Answer]
 
 
 @dataclass(slots=True)
@@ -52,6 +55,19 @@ class Prover:
         if self._answers is None:
             self._answers = self._ask(manifest)
         answers = self._answers
+        certificate = self._prove_generation(manifest, directory, answers)
+        if not answers.forward:
+            return certificate
+        outputs = run_forward(directory, answers.forward, low_memory=self.depth == "stream", reporter=self.reporter)
+        graphs = self.graphs if answers.parameters <= LARGEST_MODEL else None
+        largest, warnings = judge_forward(answers.forward, outputs, graphs, RoundedWeights(self.original.weights, manifest.dtype.stored))
+        return msgspec.structs.replace(
+            certificate, max_logit_difference=certificate.max_logit_difference | largest, warnings=(*certificate.warnings, *warnings)
+        )
+
+    def _prove_generation(self, manifest: Manifest, directory: Path, answers: Answers) -> Certificate:
+        if not answers.expected:
+            return certificate_of((), answers.oracle, answers.steps)
         results = run_artifact(directory, answers.expected, answers.pad, low_memory=self.depth == "stream", reporter=self.reporter)
         if self.graphs is None or answers.parameters > LARGEST_MODEL:
             return judge(answers.expected, results, answers.oracle, answers.steps)
@@ -71,14 +87,22 @@ class Prover:
         oracle: Oracle
         if self.depth == "stream" and not self.original.live:
             oracle = StreamedOracle(self.original.task, pad, RoundedWeights(self.original.weights, stored))
-            expected = ask_oracle(oracle, sizes, with_texts=False, reporter=self.reporter)
+            expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
         else:
             with self.reporter.stage("load the original"):
                 task = self.original.task if self.original.live else self.source.load("float32")
             oracle = LoadedOracle(task, pad)
             with round_in_place(task, stored):
-                expected = ask_oracle(oracle, sizes, with_texts=manifest.tokenizer is not None, reporter=self.reporter)
-        return Answers(expected, oracle.description, oracle.steps, pad, sizes.parameters)
+                expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None)
+        return Answers(expected, oracle.description, oracle.steps, pad, sizes.parameters, forward)
+
+    def _ask_oracle(self, oracle: Oracle, manifest: Manifest, sizes: Sizes, *, with_texts: bool) -> tuple[list[Expected], list[Answer]]:
+        """Its generations, of which a backbone has none, and its whole rows."""
+        generates = manifest.task != "backbone"
+        if not generates:
+            oracle.description = oracle.description.replace("generate(), greedy", "backbone").replace("cached forward, greedy", "backbone")
+        expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter) if generates else []
+        return expected, ask_forward(oracle, manifest, sizes, self.reporter)
 
     def _judge_and_explain(
         self, graphs: Mapping[str, Graph], answers: Answers, results: dict[str, NDArray[Any]], weights: RoundedWeights

@@ -65,7 +65,8 @@ def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
     """
     manifest = _checked_manifest(artifact, reporter)
     if not manifest.parity.cases:
-        raise InvalidInputError("KX306", f"{artifact} carries no certificate", hint="kexport verify ARTIFACT SOURCE makes one")
+        what = "no certificate" if manifest.parity.verdict == "not-verified" else "no prompts to replay: a backbone is compared with its original only"
+        raise InvalidInputError("KX306", f"{artifact} carries {what}", hint="kexport verify ARTIFACT SOURCE makes one")
     answers = [_expected(case) for case in manifest.parity.cases]
     pad = manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0
     results = run_artifact(artifact, answers, pad, low_memory=manifest.parity.verdict == "proven-steps", reporter=reporter)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from kexport.runtime import batches as forms
 from kexport.runtime import samplers
-from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
+from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.engines.base import Engine
+from kexport.runtime.forward import Forward
 from kexport.runtime.generation import Generated, IndependentRows, Job, generate, run_lock_step
 from kexport.runtime.preprocessor import Preprocessor
 from kexport.runtime.prompts import Prompt, check_capacity, read_prompt, read_stop_ids, strip_prompt
 from kexport.runtime.samplers import Sampler
+from kexport.runtime.scoring import ScoreGradients, read_rows, score, score_gradients
 from kexport.runtime.streaming import text_stream
 from kexport.runtime.tokenizer import Tokenizer
 
@@ -33,7 +36,9 @@ class LanguageModel:
     never compared with its original.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest, tokenizer: Tokenizer | None, *, allow_unverified: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, manifest: Manifest, tokenizer: Tokenizer | None, *, allow_unverified: bool = False, open_forward: Callable[[], Forward] | None = None
+    ) -> None:
         self.engine = engine
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -41,6 +46,8 @@ class LanguageModel:
         self.sampler: Sampler = samplers.get(manifest.generation.sampler)
         self._warned = allow_unverified
         self._chat: ChatTemplate | None = None
+        self._open_forward = open_forward
+        self._forward: Forward | None = None
 
     @property
     def preprocessor(self) -> Preprocessor | None:
@@ -169,9 +176,45 @@ class LanguageModel:
                 hint = "shorten it" if self._is_seq2seq else "shorten it, or give a larger `max_length`"
                 raise InvalidInputError("KX523", f"the conversation has {length} tokens, and there is room for {room}", hint=hint)
 
+    def score(
+        self,
+        token_ids: Any,
+        padding_mask: Any = None,
+        scoring_mode: str = "logits",
+        layer_intercept_fn: Callable[[Any, int], Any] | None = None,
+        target_ids: Any = None,
+    ) -> Any:
+        """What KerasHub's `score()` returns for the same arguments, as a float32 array: logits [batch, length, vocabulary], or with
+        `scoring_mode="loss"` the loss of each of `target_ids` [batch, length], padding included.
+
+        `layer_intercept_fn(x, i)` is shown the embeddings (i = -1) and each layer's output, and must return x. Raises UnsupportedError: KX572 where
+        the artifact was converted without `--signatures score`, KX575 for an intercept without `score_layers`; InvalidInputError (also a
+        ValueError): KX573 in KerasHub's words, KX574 and KX52x for ids that do not fit.
+        """
+        capacity = self.manifest.cache.capacity
+        ids, mask = read_rows(token_ids, padding_mask, vocabulary_size=self.engine.vocabulary_size, capacity=capacity)
+        self._warn_if_not_verified()
+        return score(self.forward, ids, mask, scoring_mode, layer_intercept_fn, target_ids)
+
+    def score_gradients(self, token_ids: Any, padding_mask: Any = None, *, target_ids: Any) -> ScoreGradients:
+        """The loss of each token, as `score(scoring_mode="loss")` gives it, and the gradient of their sum with respect to the embeddings: what a
+        `GradientTape` gives for what KerasHub's `score()` intercepts at -1. Raises as `score` does; only SavedModel artifacts can have it."""
+        size = self.engine.vocabulary_size
+        ids, mask = read_rows(token_ids, padding_mask, vocabulary_size=size, capacity=self.manifest.cache.capacity)
+        self._warn_if_not_verified()
+        return score_gradients(self.forward, ids, mask, target_ids, size)
+
+    def embed(self, token_ids: Any) -> Any:
+        """What the original's `token_embedding(token_ids)` gives: float32 [batch, length, hidden]. Raises UnsupportedError (KX572) where the
+        artifact was converted without `--signatures embed`, InvalidInputError (KX52x) for ids that do not fit."""
+        ids, _ = read_rows(token_ids, None, vocabulary_size=self.engine.vocabulary_size, capacity=self.manifest.cache.capacity)
+        return self.forward.run(names.EMBED, {names.TOKEN_IDS: ids})[names.EMBEDDINGS]
+
     def close(self) -> None:
         """Give the engine's memory back."""
         self.engine.close()
+        if self._forward is not None:
+            self._forward.close()
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +230,15 @@ class LanguageModel:
     def _decoder(self) -> str:
         """What the names of the arrays that are continued begin with."""
         return "decoder_" if self._is_seq2seq else ""
+
+    @property
+    def forward(self) -> Forward:
+        """The runner of the artifact's signatures over whole rows, opened at its first use."""
+        if self._forward is None:
+            if self._open_forward is None:
+                raise InternalError("KX909", "this model was made without a way to open its other signatures")
+            self._forward = self._open_forward()
+        return self._forward
 
     def _pieces(self, tokenizer: Tokenizer, job: Job, without_prompt: bool) -> Iterator[str]:
         """Feed ids to the text stream as soon as they are final; what remains at the end comes from the result itself."""

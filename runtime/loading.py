@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError, UsageError
+from kexport.runtime.backbone import Backbone, not_generative
+from kexport.runtime.contract.errors import InvalidInputError, UsageError
 from kexport.runtime.contract.files import sha256_file
 from kexport.runtime.contract.manifest import File, Manifest
 from kexport.runtime.contract.manifest_io import read_manifest
 from kexport.runtime.contract.paths import open_path
-from kexport.runtime.engines.base import open_engine
+from kexport.runtime.engines.base import EngineOptions, open_engine
+from kexport.runtime.forward import open_forward
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.tokenizer import open_tokenizer
 from kexport.runtime.tokenizer_check import replay_fixture
@@ -30,8 +33,8 @@ def load(
     check: Check = "fast",
     low_memory: bool = False,
     allow_unverified: bool = False,
-) -> LanguageModel:
-    """The artifact in `directory`, ready to generate.
+) -> LanguageModel | Backbone:
+    """The artifact in `directory`, ready to generate; a backbone's is called with its inputs.
 
     `preprocessor` "auto" uses the artifact's tokenizer, if it has one; None takes and gives token ids, as `preprocessor=None` does in KerasHub.
     `threads`: CPU threads; None leaves it to the engine. `check` "fast" compares the sizes of all files and the digests of small
@@ -50,15 +53,25 @@ def load(
     root = Path(directory)
     manifest = read_manifest(root)
     check_files(root, manifest, check)
+    forward = partial(open_forward, root, manifest, EngineOptions(threads=threads, low_memory=low_memory))
     if manifest.task not in _GENERATIVE_TASKS:
-        raise UnsupportedError("KX512", f"the artifact is a {manifest.task}, which does not generate text")
+        return Backbone(forward(), manifest)
     tokenizer = None
     if preprocessor == "auto" and manifest.tokenizer is not None:
         tokenizer = open_tokenizer(root, manifest.tokenizer)
         if check == "full":
             replay_fixture(root, tokenizer)
     engine = open_engine(root, manifest, threads=threads, low_memory=low_memory)
-    return LanguageModel(engine, manifest, tokenizer, allow_unverified=allow_unverified)
+    return LanguageModel(engine, manifest, tokenizer, allow_unverified=allow_unverified, open_forward=forward)
+
+
+def load_language_model(directory: str | os.PathLike[str], preprocessor: Literal["auto"] | None = "auto", **options: Any) -> LanguageModel:
+    """`load` for those who want to generate. Raises as it does, and UnsupportedError (KX512) for a backbone."""
+    model = load(directory, preprocessor, **options)
+    if isinstance(model, Backbone):
+        model.close()
+        raise not_generative(model.manifest)
+    return model
 
 
 def check_files(directory: Path, manifest: Manifest, check: Check = "fast") -> None:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kexport import runtime
 from kexport.converter.benchmark.bandwidth import REST_SECONDS, BandwidthProbe
 from kexport.converter.benchmark.traffic import step_bytes
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
 from kexport.runtime.engines.base import CacheState, Engine
 from kexport.runtime.language_model import LanguageModel
+from kexport.runtime.loading import load_language_model
 from kexport.runtime.native_output import mute_at_exit
 
 WARM_UP_STEPS = 3
@@ -62,7 +62,7 @@ class Figures:
 def run(work: Work) -> Figures:
     """Run the round. Raises KexportError as loading and generating do."""
     started = time.perf_counter()
-    with runtime.load(work.artifact, preprocessor=None, threads=work.threads) as model:
+    with load_language_model(work.artifact, preprocessor=None, threads=work.threads) as model:
         load_s = time.perf_counter() - started
         _check_length(model, work)
         prompt = np.random.default_rng(SEED).integers(1, model.engine.vocabulary_size, (work.batch, work.prompt_tokens))

@@ -20,7 +20,7 @@ from kexport.converter.parity.compare import Compared, compare, compare_texts
 from kexport.converter.parity.oracle import Oracle
 from kexport.converter.parity.tolerances import LOGIT_BOUND, MOST_NEAR_TIES, NEAR_TIE_FACTOR
 from kexport.runtime.contract.errors import InternalError, ParityError
-from kexport.runtime.contract.manifest import Certificate
+from kexport.runtime.contract.manifest import Certificate, ParityCase
 from kexport.runtime.contract.progress import Reporter
 from numpy.typing import NDArray
 
@@ -149,19 +149,25 @@ def judge(
         raise ParityError("KX302", f"the artifact is not equal to the original in case `{failure.case}`: {failure.text}", hint=_FAILED_HINT)
     if near_ties > MOST_NEAR_TIES * total:
         raise ParityError("KX303", f"{near_ties} of {total} steps are near ties, more than 1 in {1 / MOST_NEAR_TIES:g}", hint=_FAILED_HINT)
+    return certificate_of(records, oracle, steps, warnings)
+
+
+def certificate_of(records: tuple[ParityCase, ...], oracle: str, steps: int | None, warnings: list[str] | None = None) -> Certificate:
+    """The certificate of cases that are equal; of a backbone, which generates nothing, there are none."""
+    on_tokens = [record for record in records if not record.texts]
     return Certificate(
         verdict="proven" if steps is None else "proven-steps",
         steps=steps or 0,
         oracle=oracle,
         cases=records,
-        tokens_compared=total,
+        tokens_compared=sum(r.tokens_compared for r in on_tokens),
         tokens_equal=sum(r.tokens_equal for r in on_tokens),
-        near_ties=near_ties,
-        max_logit_difference={"decode": max(r.max_logit_difference for r in on_tokens)},
+        near_ties=sum(r.near_ties for r in on_tokens),
+        max_logit_difference={"decode": max(r.max_logit_difference for r in on_tokens)} if on_tokens else {},
         bounds={"logits_share_of_spread": LOGIT_BOUND["float32"], "near_tie_gap_in_bounds": NEAR_TIE_FACTOR, "near_ties_at_most": MOST_NEAR_TIES},
         versions={"python": platform.python_version(), **library_versions(VERSIONS)},
         cpu_features=cpu_features(),
-        warnings=tuple(warnings),
+        warnings=tuple(warnings or ()),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case
+from kexport.runtime.contract import names
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int32]
@@ -43,6 +44,19 @@ class Oracle(ABC):
 
         with tf.device("CPU"):
             return np.asarray(self._forward(case, rows), np.float32)
+
+    def forward(self, signature: str, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The original over whole rows, for a signature of names.FORWARD: outputs by name, float32. Logits are those of KerasHub's own score()
+        where the family has one, else of its plain forward."""
+        import tensorflow as tf
+        from kexport.graphs.capture.forward import run_stock
+
+        with tf.device("CPU"):
+            tensors = {name: tf.constant(array) for name, array in feeds.items()}
+            outputs = run_stock(self.task, signature, tensors)
+            if signature == names.SCORE and hasattr(self.task, "score"):
+                outputs = {names.LOGITS: self.task.score(tensors[names.TOKEN_IDS], padding_mask=tensors[names.PADDING_MASK])}
+            return {name: np.asarray(tensor, np.float32) for name, tensor in outputs.items()}
 
     def _forward(self, case: Case, rows: Tokens) -> Any:
         import tensorflow as tf
@@ -139,10 +153,18 @@ class StreamedOracle(Oracle):
 
     def logits(self, case: Case, rows: Tokens) -> Logits:
         """See Oracle."""
+        with self._streaming():
+            return super().logits(case, rows)
+
+    def forward(self, signature: str, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """See Oracle."""
+        with self._streaming():
+            return super().forward(signature, feeds)
+
+    def _streaming(self) -> contextlib.AbstractContextManager[None]:
         from kexport.graphs.capture.abstract import streaming
         from kexport.graphs.capture.names import ParameterNames
 
         variables = list(self.task.variables)
-        names = ParameterNames(variables)
-        with streaming(variables, lambda variable: self._weights.read(names.of(variable))):
-            return super().logits(case, rows)
+        known = ParameterNames(variables)
+        return streaming(variables, lambda variable: self._weights.read(known.of(variable)))

@@ -40,6 +40,7 @@ def mark_attention(
     write = False
     if slot is None:
         inputs[KEY], inputs[VALUE] = key, value
+        inputs[POSITIONS] = trace.token_positions(0, tf.shape(query)[1]) if facts.window else None
     else:
         assert keys is not None and values is not None
         write = keys.update is not None and slot not in trace.written

@@ -45,6 +45,7 @@ class Trace:
 
     `caches`: name of a cache placeholder -> stem of its slots (`self` -> self.0, self.1, ...).
     `cache_parts`: the same of placeholders that are one part of one slot each.
+    `causal_rows`: an uncached forward in which no token sees a later one, so that a window needs telling on the earlier side only.
     `start_index`, `positions`: the placeholders that stand for where the call starts, per call and per token.
     """
 
@@ -55,6 +56,7 @@ class Trace:
     positions: tf.Tensor | None = None
     written: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    causal_rows: bool = False
     _depth: int = 0
 
     @property

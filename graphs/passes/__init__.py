@@ -1,9 +1,10 @@
-"""Graph rewrites, one a file. `clean` and `optimise` are the orders the converter runs them in."""
+"""Graph rewrites, one a file. `clean`, `optimise` and `optimise_forward` are the orders the converter runs them in."""
 
 from kexport.graphs.passes.base import Pass, Result, refresh_types, run_passes
 from kexport.graphs.passes.classify_masks import ClassifyMasks
 from kexport.graphs.passes.dead_code import RemoveDeadCode
 from kexport.graphs.passes.decide_conditions import DecideConditions
+from kexport.graphs.passes.drop_repeated_heads import DropRepeatedHeads
 from kexport.graphs.passes.drop_shared_permutation import DropSharedPermutation
 from kexport.graphs.passes.fold_constants import FoldConstants
 from kexport.graphs.passes.last_position import LastPositionLogits
@@ -12,6 +13,7 @@ from kexport.graphs.passes.merge_equal import MergeEqualNodes
 from kexport.graphs.passes.pack_products import PackProducts
 from kexport.graphs.passes.pack_qkv import PackQueryKeyValue
 from kexport.graphs.passes.recognise_linear import RecogniseLinear
+from kexport.graphs.passes.rows_without_keys import ZeroRowsWithoutKeys
 from kexport.graphs.passes.simplify_layout import SimplifyLayout
 from kexport.graphs.passes.tables_from_positions import TablesFromPositions
 
@@ -40,8 +42,22 @@ def optimise() -> list[Pass]:
     return [LastPositionLogits(), PackQueryKeyValue(), SimplifyLayout(), RemoveDeadCode()]
 
 
+def optimise_forward() -> list[Pass]:
+    """The same for a graph over whole rows, of which every position counts."""
+    return [
+        DropRepeatedHeads(),
+        RemoveDeadCode(),
+        PackQueryKeyValue(uncached=True),
+        ZeroRowsWithoutKeys(),
+        MergeEqualNodes(),
+        SimplifyLayout(),
+        RemoveDeadCode(),
+    ]
+
+
 __all__ = [
-    "ClassifyMasks", "DecideConditions", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
-    "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "clean", "optimise",
-    "refresh_types", "run_passes",
+    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
+    "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys",
+    "clean", "optimise",
+    "optimise_forward", "refresh_types", "run_passes",
 ]  # fmt: skip

@@ -82,6 +82,15 @@ def far_probe(part: Graph) -> Probe | None:
     return None if beyond else Probe(1, 1, FAR_IF_SQUARE - 2, FAR_IF_SQUARE)
 
 
+def wide_probe(part: Graph) -> Probe | None:
+    """Rows longer than any number that the mask holds (a window perhaps), so that it shows. None where that would be too long to run."""
+    read = {name for node in part.nodes for name in node.inputs}
+    arrays = [array for name, array in part.constants.items() if name in read and array.dtype.kind in "if" and array.size]
+    numbers = [int(array.max()) for array in arrays if array.max() < FAR]
+    size = max(numbers, default=0) + 3
+    return None if size > FAR_IF_SQUARE else Probe(2, size, 0, size, size)
+
+
 def causal_rule(part: Graph, value: str) -> dict[str, Any] | None:
     """{"causal": True, "window": visible keys or None} where `value` [..., sequence, total] follows that rule exactly, else None."""
     far = far_probe(part)
@@ -101,6 +110,17 @@ def causal_rule(part: Graph, value: str) -> dict[str, Any] | None:
 def hides_the_keys(visible: NDArray[Any], padding: NDArray[Any]) -> bool:
     """Whether a mask [batch|1, heads|1, sequence|1, keys] equals the padding [batch, 1, 1, keys] for every head and query."""
     return visible.shape[-1] == padding.shape[-1] and visible.shape[0] == padding.shape[0] and bool((visible == padding).all())
+
+
+def is_causal(graph: Graph, mask: str) -> bool:
+    """Whether a mask [batch|1, heads|1, sequence, sequence] hides every later key, whatever the padding; false where it is no matter of sizes
+    and padding alone."""
+    nodes, leaves = ancestors(graph, [mask])
+    if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "linear", "embedding") for n in nodes):
+        return False
+    part = cut_out(graph, [mask])
+    seen = [np.asarray(run_part(part, probe)[mask]).astype(bool) for probe in CHUNKS]
+    return all(array.shape[-2] == array.shape[-1] and not np.triu(array, 1).any() for array in seen)
 
 
 class ClassifyMasks(Pass):
@@ -130,11 +150,16 @@ class ClassifyMasks(Pass):
             return None
         part = cut_out(graph, [mask])
         seen = {probe: run_part(part, probe)[mask] for probe in CHUNKS}
-        if all(visible.all() for visible in seen.values()):
-            return {}
-        if paddings:
-            return self._padding_rule(paddings, graph, seen)
-        return causal_rule(part, mask) if node.input(POSITIONS) else None
+        all_visible = all(visible.all() for visible in seen.values())
+        if not all_visible and not paddings:
+            return causal_rule(part, mask) if node.input(POSITIONS) and node.attrs.get("slot") else None
+        wide = wide_probe(part)
+        if wide is None:
+            return None
+        seen[wide] = run_part(part, wide)[mask]
+        if all_visible:
+            return {} if seen[wide].all() else None
+        return self._padding_rule(paddings, graph, seen)
 
     def _padding_rule(self, paddings: list[str], graph: Graph, seen: dict[Probe, NDArray[Any]]) -> dict[str, Any] | None:
         if len(paddings) != 1:

@@ -2,7 +2,7 @@
 
     q = linear(x, wq); k = linear(x, wk); v = linear(x, wv)      ->      q, k, v = split(linear(x, [wq | wk | wv]))
 
-The three are found behind an attention that writes its cache, through reshapes and rotations. The packed weight is a lazy
+The three are found behind an attention that writes its cache (or, with `uncached`, that keeps none), through reshapes and rotations. The packed weight is a lazy
 concatenation. Refused: different inputs, a bias on some only, a product that has another reader.
 """
 
@@ -19,11 +19,14 @@ LAST_AXIS_OF_WEIGHT = 1
 
 
 class PackQueryKeyValue(Pass):
-    """See the module."""
+    """See the module. `uncached`: for a graph without caches, so that its weights are those of the graph with them."""
+
+    def __init__(self, *, uncached: bool = False) -> None:
+        self.uncached = uncached
 
     def run(self, graph: Graph, result: Result) -> None:
         for node in graph.of_op("attention"):
-            if attribute(node, "write"):
+            if attribute(node, "write") or (self.uncached and not attribute(node, "slot")):
                 self._pack(graph, node, result)
 
     def _pack(self, graph: Graph, node: Node, result: Result) -> None:

@@ -27,3 +27,17 @@ TOKENS = "tokens"
 INPUT_POS = "input_pos"
 LENGTHS = "lengths"
 ENCODER_MASK = "encoder_mask"
+
+# Signatures over whole rows, without caches. Their tensors keep KerasHub's names on every target: ids int32, masks bool.
+SCORE = "score"  # token_ids, padding_mask -> logits
+SCORE_LAYERS = "score_layers"  # the same -> logits and hidden_states
+SCORE_GRADIENTS = "score_gradients"  # with target_ids -> loss and its gradient with respect to the embeddings
+BACKBONE = "backbone"  # a backbone's own inputs -> its own outputs
+EMBED = "embed"  # token_ids -> embeddings
+FORWARD = (SCORE, SCORE_LAYERS, SCORE_GRADIENTS, BACKBONE, EMBED)
+TOKEN_IDS = "token_ids"
+PADDING_MASK = "padding_mask"
+TARGET_IDS = "target_ids"
+EMBEDDINGS = "embeddings"
+LOSS = "loss"
+GRADIENTS = "gradients"

@@ -215,8 +215,8 @@ class OnnxEngine(Engine):
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = self._layout.hidden_size
         self._encode_signature = manifest.signature(names.ENCODE)
-        self._encoder = _open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
-        self._session: ort.InferenceSession | None = _open_session(directory / step.file, options)
+        self._encoder = open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
+        self._session: ort.InferenceSession | None = open_session(directory / step.file, options)
         cross_slots = [slot for slot in manifest.cache.slots if slot.kind == "cross" and slot.shared_with is None]
         self._cross_outputs = [output for slot in cross_slots for output in slot.outputs]
 
@@ -336,8 +336,10 @@ def open_onnx(directory: Path, manifest: Manifest, options: EngineOptions) -> En
     return OnnxEngine(directory, manifest, options)
 
 
-def _open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
-    """A session. Threads spin between operators, onnxruntime's own default: on idle cores sleeping costs a tenth of a decode step."""
+def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
+    """A session, for any signature of the artifact. Raises InvalidInputError (KX557) where onnxruntime cannot open the file.
+
+    Threads spin between operators, onnxruntime's own default: on idle cores sleeping costs a tenth of a decode step."""
     settings = ort.SessionOptions()
     settings.log_severity_level = _LOG_ERRORS_ONLY
     settings.inter_op_num_threads = 1

@@ -201,11 +201,11 @@ class OpenVinoEngine(Engine):
         self.hidden_size = hidden_size_of(step)
         core = ov.Core()
         with contextlib.nullcontext() if options.low_memory else on_huge_pages():
-            self._model: ov.CompiledModel | None = _compile(core, directory / step.file, options)
+            self._model: ov.CompiledModel | None = compile_model(core, directory / step.file, options)
             _check_states(self._model, self._layout)
             self._warm_up()
         encode = manifest.signature(names.ENCODE)
-        self._encoder = _compile(core, directory / encode.file, options) if encode else None
+        self._encoder = compile_model(core, directory / encode.file, options) if encode else None
 
     def new_cache(self, batch_size: int, capacity: int) -> OpenVinoCache:
         if batch_size < 1 or capacity < 1 or (self._capacity and capacity > self._capacity):
@@ -310,7 +310,7 @@ def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
             start = end
 
 
-def _compile(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledModel:
+def compile_model(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledModel:
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     settings["ENABLE_CPU_PINNING"] = False  # measured: no difference on idle cores; on busy ones a thread that may not move costs a quarter more
     if options.threads is not None:

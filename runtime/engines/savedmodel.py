@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ _DEVICE = "CPU:0"
 _PREFILL_CHUNK = 512  # tokens of one call: longer ones gain no speed and the masks of a call grow with the square
 _GROWTH = 256  # positions that a cache is made longer by, at least
 _LENGTH_AXIS = 2
+_LOADED: WeakValueDictionary[tuple[str, int, int], Any] = WeakValueDictionary()  # by place and version, as long as somebody uses them
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ class SavedModelEngine(Engine):
         self._own, self._cross = (_slot_specs(manifest, decode, kind) for kind in ("self", "cross"))
         self.vocabulary_size = _vocabulary_size(decode)
         self.hidden_size = hidden_size_of(decode)
-        _set_threads(options.threads)
-        self._model, self._functions = _load(directory, manifest)
+        set_threads(options.threads)
+        self._model, self._functions = load_functions(directory, manifest)
         self._is_open = True
 
     def new_cache(self, batch_size: int, capacity: int) -> SavedModelCache:
@@ -203,10 +205,18 @@ def _own(array: Array) -> Tensor:
     return tf.raw_ops.DeepCopy(x=tf.constant(array))
 
 
-def _load(directory: Path, manifest: Manifest) -> tuple[Any, dict[str, Any]]:
+def load_functions(directory: Path, manifest: Manifest) -> tuple[Any, dict[str, Any]]:
+    """The loaded model, which must be kept, and its functions by signature name. A model that is loaded already is shared.
+
+    Raises InvalidInputError: KX557 where TensorFlow cannot load it, KX555 where it lacks a signature of the manifest.
+    """
     try:
         with captured_stderr() as words, tf.device(_DEVICE):
-            model = tf.saved_model.load(str(directory))
+            file = (directory / "saved_model.pb").stat()
+            key = (str(directory.resolve()), file.st_ino, file.st_mtime_ns)
+            model = _LOADED.get(key)
+            model = tf.saved_model.load(str(directory)) if model is None else model
+            _LOADED[key] = model
     except Exception as error:  # TensorFlow's loader raises what comes: OSError, IndexError, errors of its own
         hint = "the files are damaged, or were made for a newer TensorFlow (pip install --upgrade tensorflow)"
         message = f"TensorFlow cannot load `{directory.name}`: {_first_line(error)}"
@@ -218,7 +228,7 @@ def _load(directory: Path, manifest: Manifest) -> tuple[Any, dict[str, Any]]:
     return model, {name: model.signatures[name] for name in wanted}
 
 
-def _set_threads(threads: int | None) -> None:
+def set_threads(threads: int | None) -> None:
     """TensorFlow takes the number once in a process, before its first operation."""
     if threads is None or tf.config.threading.get_intra_op_parallelism_threads() == threads:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 from kexport.graphs.ir import Graph
@@ -22,16 +23,18 @@ from kexport.targets.onnx.builder import Builder
 from kexport.targets.onnx.interface import ALWAYS_THERE, declare_inputs, final_outputs
 from kexport.targets.onnx.lowering import LOWERINGS
 from kexport.targets.onnx.pad_heads import pad_heads
-from kexport.targets.onnx.write import write_model
+from kexport.targets.onnx.write import external, reuse, write_model
 from kexport.targets.slot_names import SlotNames
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")
 ENCODER_DECODER_FILES = {names.ENCODE: "encoder_model.onnx", names.EXTEND: "decoder_model.onnx"}
-DECODER_FILES = {names.EXTEND: "model.onnx"}
+DECODER_FILES = {names.EXTEND: "model.onnx", names.BACKBONE: "model.onnx"}
 
 
 def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
     """Write `model.onnx`, or `encoder_model.onnx` and `decoder_model.onnx` where there is an `encode` graph, each with its `.data`.
+    Graphs over whole rows are `<signature>_model.onnx` beside them, a backbone alone is `model.onnx`; weights that an earlier file holds as
+    they are needed are referred to there.
 
     Raises:
         UnsupportedError: an op without lowering or decomposition, a dtype ONNX Runtime cannot compute with, or `opset_only`.
@@ -46,6 +49,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     files: list[File] = []
     operators: Counter[str] = Counter()
     stored = main.slots
+    written: dict[Any, ir.ExternalTensor] = {}
     for name, graph in graphs.items():
         ready = pad_heads(lowerable(graph, LOWERINGS, _refusal))
         if graph is main:
@@ -53,9 +57,12 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         model, builder = render(ready, weights, options, slot_names)
         file = file_names.get(name, f"{name}_model.onnx")
         signatures.append(records.signature(name, file, model))
-        fusions += builder.fusions
+        if graph is main or name not in names.FORWARD:
+            fusions += builder.fusions
         operators.update(node.op_type for node in model.graph)
+        reuse(model, builder.initializers, written)
         files += write_model(model, directory / file, options.on_tensor)
+        written.update(external(model, builder.initializers))
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, stored, options.capacity),
@@ -77,11 +84,17 @@ def render(graph: Graph, weights: WeightSource, options: EmitOptions, slot_names
     builder.scope_end()
     outputs = final_outputs(builder, graph, slot_names)
     keep = ALWAYS_THERE | {name for slot in graph.slots for name in slot_names.past(slot)}
+    keep |= set(graph.inputs) if graph.name in names.FORWARD else set()
     return assemble(builder, outputs, weights, frozenset(keep)), builder
 
 
 def _refusal(op: str, place: str) -> UnsupportedError:
     return UnsupportedError("KX212", f"op `{op}`{place} has neither an ONNX lowering nor a decomposition")
+
+
+def _refuse_gradients(graphs: Mapping[str, Graph]) -> None:
+    if names.SCORE_GRADIENTS in graphs:
+        raise UnsupportedError("KX382", "the ONNX target has no gradients", hint="--signatures score_gradients works with --target savedmodel")
 
 
 def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
@@ -93,6 +106,7 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         )
     if options.capacity < 1:
         raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
+    _refuse_gradients(graphs)
     if not graphs:
         raise InternalError("KX920", "there is no graph to emit")
     for graph in graphs.values():

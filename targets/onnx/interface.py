@@ -6,6 +6,7 @@ lengths                        from attention_mask     tokens.py
 encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
 slot, i-th of its kind         past_key_values.<i>.key|value -> present.<i>.key|value
                                with an encoder: past_key_values.<i>.decoder|encoder.key|value -> present.<i>.decoder|encoder.key|value
+score, backbone, ... (names.FORWARD) every input under its own name and dtype
 hidden, cross.<i>.key|value    last_hidden_state, present.<i>.encoder.key|value [batch, heads, encoder sequence, dim]
 """
 
@@ -31,6 +32,10 @@ Declare = Callable[[Builder, str, TensorType], None]
 def declare_inputs(b: Builder, slot_names: SlotNames) -> None:
     """Declare the file's inputs and set the graph's inputs from them."""
     graph = b.graph
+    if graph.name in names.FORWARD:
+        for name, type_ in graph.inputs.items():
+            _as_it_is(b, name, type_)
+        return
     ordered = sorted(graph.inputs.items(), key=lambda item: _ORDER.index(item[0]) if item[0] in _ORDER else len(_ORDER))
     for name, type_ in ordered[:1]:
         INPUTS.get(name, _as_it_is)(b, name, type_)

@@ -62,7 +62,7 @@ def write_vendor_files(
 
 def _genai_refusal(emitted: Emitted) -> str:
     """Why onnxruntime-genai cannot run the artifact; empty if it can."""
-    if len(emitted.signatures) != 1 or any(slot.kind != "self" for slot in emitted.cache.slots):
+    if any(signature.name == names.ENCODE for signature in emitted.signatures) or any(slot.kind != "self" for slot in emitted.cache.slots):
         return "it has no model type for this encoder-decoder layout"
     if not emitted.geometry.uniform:
         return "it takes one number of key-value heads and one head size for all layers"
@@ -75,7 +75,7 @@ def _config(emitted: Emitted) -> dict[str, Any]:
     sizes = emitted.geometry
     return {
         "model_type": "kexport",
-        "is_encoder_decoder": len(emitted.signatures) > 1,
+        "is_encoder_decoder": any(signature.name == names.ENCODE for signature in emitted.signatures),
         "vocab_size": sizes.vocabulary_size,
         "hidden_size": sizes.hidden_size,
         "num_hidden_layers": sizes.layers,

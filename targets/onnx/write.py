@@ -7,7 +7,9 @@ While a tensor is in memory the caller's hook sees it, and the file's SHA-256 gr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -52,6 +54,26 @@ class DataFile:
         self._size += len(content)
 
 
+def reuse(model: ir.Model, contents: Mapping[str, Any], written: Mapping[Any, ir.ExternalTensor]) -> None:
+    """Let every initializer whose content another model of the same directory wrote already refer to that model's data file.
+
+    `contents`: initializer name -> what it holds, a hashable reference; `written`: such references -> where they stand.
+    """
+    for name, value in model.graph.initializers.items():
+        found = written.get(contents[name]) if not isinstance(contents[name], np.ndarray) else None
+        if found is not None:
+            value.const_value = ir.ExternalTensor(
+                found.location, found.offset, found.length, found.dtype, shape=found.shape, name=name, base_dir=found.base_dir
+            )
+
+
+def external(model: ir.Model, contents: Mapping[str, Any]) -> Iterator[tuple[Any, ir.ExternalTensor]]:
+    """What a written model keeps in a data file, and where: for `reuse`."""
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor) and not isinstance(contents[name], np.ndarray):
+            yield contents[name], value.const_value
+
+
 def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None) -> tuple[File, ...]:
     """Write `path` and, if any tensor is larger than a kilobyte, `path` + `.data`. The model's tensors become references to the file.
 
@@ -62,6 +84,8 @@ def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None
         for name, value in model.graph.initializers.items():
             tensor = value.const_value
             assert tensor is not None
+            if isinstance(tensor, ir.ExternalTensor):
+                continue  # another model's file holds it
             if tensor.nbytes > INLINE_BYTES:
                 value.const_value = data.append(name, tensor)
             else:

@@ -25,8 +25,9 @@ from kexport.targets.openvino.weight_file import WeightFile
 from kexport.targets.slot_names import SlotNames
 
 STORED_DTYPES = ("float32", "float16", "bfloat16")
-FILES = {names.ENCODE: "openvino_encoder_model.xml", names.EXTEND: "openvino_decoder_model.xml"}
-SINGLE_FILE = "openvino_model.xml"
+ENCODER_DECODER_FILES = {names.ENCODE: "openvino_encoder_model.xml", names.EXTEND: "openvino_decoder_model.xml"}
+DECODER_FILES = {names.EXTEND: "openvino_model.xml", names.BACKBONE: "openvino_model.xml"}
+SINGLE_FILE = "openvino_model.xml"  # of a graph alone, whatever it is called
 # The plugin fuses an activation into the product before it, and one row through that product reads memory at 20 GB/s where others read at 34
 # (measured: 12 of 61 products took 28 % of a step). A gate packed with its values is split before its activation: nothing is fused.
 PASSES = (PackProducts(),)
@@ -34,7 +35,7 @@ PASSES = (PackProducts(),)
 
 def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
     """Write `openvino_model.xml`, or `openvino_encoder_model.xml` and `openvino_decoder_model.xml` where there is an `encode` graph, each
-    with its `.bin`.
+    with its `.bin`. Graphs over whole rows are `openvino_<signature>_model.xml` beside them, a backbone alone is `openvino_model.xml`.
 
     Raises:
         UnsupportedError: an op without lowering or decomposition, a dtype OpenVINO cannot store, or `opset_only`.
@@ -42,16 +43,18 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     """
     _check(graphs, options)
     main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
+    file_names = ENCODER_DECODER_FILES if names.ENCODE in graphs else DECODER_FILES
     slot_names = SlotNames(main.slots)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
     files: list[File] = []
     operators: Counter[str] = Counter()
     for name, graph in graphs.items():
-        file = SINGLE_FILE if len(graphs) == 1 else FILES.get(name, f"openvino_{name}_model.xml")
+        file = SINGLE_FILE if len(graphs) == 1 else file_names.get(name, f"openvino_{name}_model.xml")
         builder, written, record, counted = _write(name, graph, weights, directory / file, options, slot_names)
         signatures.append(record)
-        fusions += builder.fusions
+        if graph is main or name not in names.FORWARD:
+            fusions += builder.fusions
         operators.update(counted)
         files += written
     return Emitted(
@@ -95,6 +98,8 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         )
     if options.capacity < 1:
         raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
+    if names.SCORE_GRADIENTS in graphs:
+        raise UnsupportedError("KX382", "the OpenVINO target has no gradients", hint="--signatures score_gradients works with --target savedmodel")
     if not graphs:
         raise InternalError("KX920", "there is no graph to emit")
     for graph in graphs.values():

@@ -8,6 +8,7 @@ lengths                        the size of `sequence`: rows are padded on the le
 encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
 self slot, i-th of its kind    state past_key_values.<i>.key + present.<i>.key, the name that optimum gives it
 cross slot                     past_key_values.<i>.encoder.key|value [batch, heads, encoder sequence, dim]
+score, backbone, ... (names.FORWARD) every input under its own name and dtype
 hidden, cross.<i>.key|value    last_hidden_state, present.<i>.encoder.key|value
 """
 
@@ -34,6 +35,10 @@ Declare = Callable[[Builder, str, TensorType], None]
 def declare_inputs(b: Builder, slot_names: SlotNames) -> None:
     """Declare the file's inputs and set the graph's inputs from them."""
     graph = b.graph
+    if graph.name in names.FORWARD:
+        for name, type_ in graph.inputs.items():
+            b.set(name, b.add_input(name, type_.dtype, type_.shape))
+        return
     own = [name for name, slot in graph.slots.items() if slot.kind == "self"]
     for name in (known for known in INPUTS if known in graph.inputs):
         if own and names.INPUT_IDS in b.parameters and names.ATTENTION_MASK not in b.parameters:
@@ -109,7 +114,8 @@ def model_of(b: Builder, outputs: Mapping[str, Output]) -> ov.Model:
         result.set_friendly_name(name)
         results.append(result)
     read = _reachable([*results, *b.sinks])
-    parameters = [parameter for name, parameter in b.parameters.items() if name in read or name in ALWAYS_THERE]
+    always = frozenset(b.parameters) if b.graph.name in names.FORWARD else ALWAYS_THERE
+    parameters = [parameter for name, parameter in b.parameters.items() if name in read or name in always]
     return ov.Model(results, b.sinks, parameters, b.graph.name)
 
 

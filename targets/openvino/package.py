@@ -59,7 +59,7 @@ def write_vendor_files(
 
 def _genai_refusal(emitted: Emitted) -> str:
     """Why OpenVINO GenAI cannot run the artifact; empty if it can."""
-    if len(emitted.signatures) != 1 or any(slot.kind != "self" for slot in emitted.cache.slots):
+    if any(signature.name == names.ENCODE for signature in emitted.signatures) or any(slot.kind != "self" for slot in emitted.cache.slots):
         return "it has no pipeline for text encoder-decoder models"
     if emitted.signatures[0].returns_logits == "none" or not emitted.geometry.layers:
         return "the artifact gives no logits, or keeps no cache"
@@ -91,7 +91,7 @@ def _config(emitted: Emitted) -> dict[str, Any]:
     sizes = emitted.geometry
     return {
         "model_type": "kexport",
-        "is_encoder_decoder": len(emitted.signatures) > 1,
+        "is_encoder_decoder": any(signature.name == names.ENCODE for signature in emitted.signatures),
         "vocab_size": sizes.vocabulary_size,
         "hidden_size": sizes.hidden_size,
         "num_hidden_layers": sizes.layers,

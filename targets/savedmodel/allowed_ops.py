@@ -24,7 +24,13 @@ NUMBERS = frozenset({
     "SelectV2", "Shape", "Sigmoid", "Sin", "Slice", "Softmax", "Softplus", "Split", "SplitV", "Sqrt", "Square", "Squeeze",
     "StatelessMultinomial", "StatelessRandomGetKeyCounter", "StridedSlice", "Sub", "Sum", "Tanh", "TopKV2", "Transpose", "ZerosLike",
 })  # fmt: skip
-ALLOWED = FRAME | NUMBERS
+# What differentiating the others brings (`score_gradients`).
+GRADIENTS = frozenset({
+    "AddN", "BroadcastGradientArgs", "ConcatOffset", "DynamicStitch", "FloorDiv", "FloorMod", "InvertPermutation", "OnesLike", "PreventGradient",
+    "Rank", "Reciprocal", "ReluGrad", "RsqrtGrad", "ShapeN", "SigmoidGrad", "Sign", "Size", "SoftplusGrad", "SparseSoftmaxCrossEntropyWithLogits",
+    "SqrtGrad", "StridedSliceGrad", "TanhGrad", "Tile",
+})  # fmt: skip
+ALLOWED = FRAME | NUMBERS | GRADIENTS
 
 
 def count_operators(directory: Path) -> Counter[str]:

@@ -16,7 +16,7 @@ from kexport.runtime.contract.manifest import Fusion, Signature, TensorSpec
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.geometry import geometry
 from kexport.targets.lowerable import lowerable
-from kexport.targets.savedmodel import checkpoint, generate, records
+from kexport.targets.savedmodel import checkpoint, generate, gradients, records
 from kexport.targets.savedmodel import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.savedmodel.allowed_ops import count_operators
 from kexport.targets.savedmodel.builder import Tensor
@@ -43,7 +43,12 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     for name, graph_name in GRAPHS.items():
         if graph_name in ready:
             work.add_graph(name, ready[graph_name])
-    main = ready[names.EXTEND]
+    for name, graph in ready.items():
+        if name == names.SCORE_GRADIENTS:
+            work.add_gradients(graph)
+        elif name in names.FORWARD:
+            work.add_graph(name, graph)
+    main = main_of(ready)
     if names.LOGITS in main.outputs and main.slots:
         work.add_generate()
     checkpoint.write(work.module(), work.functions, work.tensors.weights, weights, directory, options.on_tensor)
@@ -62,7 +67,7 @@ class _Emission:
 
     def __init__(self, graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         self.graphs, self.options = graphs, options
-        self.slot_names = SlotNames(graphs[names.EXTEND].slots)
+        self.slot_names = SlotNames(main_of(graphs).slots)
         self.tensors = WeightTensors(options.stored_dtype)
         self.functions: dict[str, Any] = {}
         self.signatures: list[Signature] = []
@@ -96,10 +101,21 @@ class _Emission:
                 inputs=inputs,
                 outputs=outputs_of(graph, self.slot_names, result.outputs),
                 sequence_lengths=(1,) if one_token else (),
-                returns_logits="last" if names.LOGITS in result.outputs else "none",
+                returns_logits="none" if names.LOGITS not in result.outputs else "all" if name in names.FORWARD else "last",
                 weight_bytes=result.weight_bytes,
             )
         )
+
+    def add_gradients(self, graph: Graph) -> None:
+        """The signature `score_gradients`: loss and gradients over the graph."""
+
+        def body(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            rendered = render(graph, tensors, self.slot_names, self.tensors).outputs
+            return gradients.differentiated(rendered, tensors[names.TARGET_IDS])
+
+        inputs = (*inputs_of(graph, self.slot_names, one_token=False), gradients.TARGETS)
+        self._trace(names.SCORE_GRADIENTS, inputs, body)
+        self.signatures.append(Signature(name=names.SCORE_GRADIENTS, file=MODEL_FILE, inputs=inputs, outputs=gradients.outputs(graph)))
 
     def add_generate(self) -> None:
         """The signature `generate`: the loop."""
@@ -115,6 +131,11 @@ class _Emission:
         self.functions[name] = tf.function(function, autograph=False).get_concrete_function(**tensorflow_specs(inputs))
 
 
+def main_of(graphs: Mapping[str, Graph]) -> Graph:
+    """The graph that has the caches; of a backbone, its forward."""
+    return graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
+
+
 def _refusal(op: str, place: str) -> UnsupportedError:
     return UnsupportedError("KX240", f"op `{op}`{place} has neither a SavedModel lowering nor a decomposition")
 
@@ -125,5 +146,5 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise UnsupportedError("KX241", f"the SavedModel target cannot store weights as `{options.stored_dtype}`", hint=hint)
     if options.capacity < 1:
         raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
-    if names.EXTEND not in graphs:
-        raise InternalError("KX920", "there is no `extend` graph to emit")
+    if not graphs:
+        raise InternalError("KX920", "there is no graph to emit")

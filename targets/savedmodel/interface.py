@@ -6,6 +6,8 @@ encode     tokens, encoder_mask [batch, encoder_sequence] -> cross_k_<i>, cross_
 both of the first two also: kv_cache_k_<i>, kv_cache_v_<i> [batch, key-value heads, capacity, dim] in and out (any capacity; consumed),
                             cross_k_<i>, cross_v_<i> and encoder_mask in, with an encoder; logits float32 [batch, 1, vocabulary] out
 
+the signatures over whole rows (names.FORWARD) have their graph's own inputs and outputs
+
 `input_pos` says where each token stands in its row: what its row holds already, counting on. Padding may stand at any position that the
 row does not use yet.
 """
@@ -67,16 +69,23 @@ class Rendered:
     fusions: list[Fusion] = field(default_factory=list)
 
 
+def tensor_name(graph: Graph, name: str) -> str:
+    """How the signature calls an input of its graph."""
+    return name if graph.name in names.FORWARD else INPUT_NAMES.get(name, name)
+
+
 def inputs_of(graph: Graph, slot_names: SlotNames, *, one_token: bool) -> tuple[TensorSpec, ...]:
     """The inputs of the signature made of `graph`, in order."""
     sequence = 1 if one_token else SEQUENCE
     specs = []
+    if graph.name in names.FORWARD:
+        return tuple(TensorSpec(name=name, dtype=type_.dtype, shape=type_.shape) for name, type_ in graph.inputs.items())
     for name, type_ in graph.inputs.items():
         if name == "lengths" and one_token:
             continue
         dtype = IDS if name in INPUT_NAMES else type_.dtype
         shape = tuple(sequence if dim == SEQUENCE else dim for dim in type_.shape)
-        specs.append(TensorSpec(name=INPUT_NAMES.get(name, name), dtype=dtype, shape=shape))
+        specs.append(TensorSpec(name=tensor_name(graph, name), dtype=dtype, shape=shape))
     if names.LOGITS in graph.outputs and not one_token and "lengths" not in graph.inputs:
         specs.append(TensorSpec(name=names.LENGTHS, dtype=IDS, shape=(BATCH,)))
     for name, slot in graph.slots.items():
@@ -106,7 +115,7 @@ def render(
     """Add `graph` to the function that is being traced; `tensors` are its inputs by their names in the signature."""
     b = Builder(graph, _sizes(graph, tensors, slot_names, one_token=one_token), weights)
     for name, type_ in graph.inputs.items():
-        tensor = tensors.get(INPUT_NAMES.get(name, name))
+        tensor = tensors.get(tensor_name(graph, name))
         if tensor is not None:
             b.set(name, tf.cast(tensor, type_.dtype))
     for name, slot in graph.slots.items():
@@ -119,7 +128,7 @@ def render(
 def _sizes(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, *, one_token: bool) -> dict[str, Size]:
     sizes: dict[str, Size] = {}
     for name, type_ in graph.inputs.items():
-        tensor = tensors.get(INPUT_NAMES.get(name, name))
+        tensor = tensors.get(tensor_name(graph, name))
         for axis, dim in enumerate(type_.shape):
             if isinstance(dim, str) and dim not in sizes and tensor is not None:
                 sizes[dim] = tf.shape(tensor)[axis]
@@ -133,6 +142,8 @@ def _sizes(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, *
 
 def _outputs(b: Builder, tensors: Mapping[str, Tensor], slot_names: SlotNames) -> dict[str, Tensor]:
     """Logits, or what else the graph gives; the encoder's caches; the written caches."""
+    if b.graph.name in names.FORWARD:
+        return {name: b.value(value) for name, value in b.graph.outputs.items()}
     outputs: dict[str, Tensor] = {}
     for name, value in b.graph.outputs.items():
         cross, shape = slot_names.encoder_output(name), b.type_of(value).shape
@@ -151,6 +162,8 @@ def _outputs(b: Builder, tensors: Mapping[str, Tensor], slot_names: SlotNames) -
 
 def outputs_of(graph: Graph, slot_names: SlotNames, rendered: Mapping[str, Tensor]) -> tuple[TensorSpec, ...]:
     """The records of what a signature of `graph` gives."""
+    if graph.name in names.FORWARD:
+        return tuple(TensorSpec(name=name, dtype=tensor.dtype.name, shape=graph.type_of(graph.outputs[name]).shape) for name, tensor in rendered.items())
     shapes: dict[str, Shape] = {}
     for name, slot in slot_names.slots.items():
         shapes |= dict(zip(slot_names.past(name), shapes_of(slot), strict=True))

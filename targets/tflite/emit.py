@@ -35,6 +35,10 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         UnsupportedError: an op without lowering or decomposition, a dtype or a package that the target cannot write.
         UsageError: a capacity or a bucket below 1.
     """
+    whole_rows = [name for name in graphs if name in names.FORWARD]
+    if whole_rows:
+        hint = "choose another target: onnx, openvino or savedmodel"
+        raise UnsupportedError("KX382", f"the TFLite target, whose shapes are fixed, has no signature `{whole_rows[0]}` over whole rows", hint=hint)
     _check(graphs, options)
     ready = {name: lowerable(graph, LOWERINGS, _refusal) for name, graph in graphs.items()}
     main = ready[names.EXTEND]

@@ -87,6 +87,9 @@ def _select(importer: Importer, op: tf.Operation, name: str, axis: int, selector
     size = importer.graph.type_of(name).shape[axis]
     if isinstance(selector, slice) and selector in (slice(None), slice(None, None, 1), slice(0, None, 1)):
         return name, size
+    if not isinstance(size, int) and isinstance(selector, int) and selector >= 0:
+        picked = importer.graph.add_constant(np.array([selector], np.int32))
+        return importer.node("gather", [name, picked], axis=axis), 1
     if not isinstance(size, int):
         raise importer.refuse(op, f"it cuts axis {axis}, whose size `{size}` is not fixed")
     if isinstance(selector, int):

@@ -74,5 +74,8 @@ def band_part(importer: Importer, op: tf.Operation) -> None:
         bound = importer.node("cast", [importer.value(tensor)], dtype="int32")
         kept.append(importer.node("or", [importer.node("le", [distance, bound]), importer.node("lt", [bound, zero])]))
     inside = importer.node("and", kept)
+    if op.outputs[0].dtype.name == "bool":
+        importer.set(op.outputs[0], importer.node("and", [inside, x]))
+        return
     nothing = importer.graph.add_constant(np.zeros((), graph_dtype(op.outputs[0].dtype)))
     importer.set(op.outputs[0], importer.node("where", [inside, x, nothing]))

@@ -18,7 +18,7 @@ from kexport.graphs.capture.emit_attention import mark_attention
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.layers import subclasses
 from kexport.graphs.capture.patching import Patches
-from kexport.graphs.capture.probe_attention import KEYS, AttentionCall, UnidentifiedAttention, probe_attention
+from kexport.graphs.capture.probe_attention import KEYS, AttentionCall, AttentionFacts, UnidentifiedAttention, probe_attention
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
 RANK = 4
@@ -65,6 +65,26 @@ def _eager_call(stock: Callable[..., Any], layer: keras.layers.Layer, bound: dic
     return AttentionCall(layer, run, int(query.shape[2]), int(key.shape[2]), int(query.shape[3]), int(value.shape[3]), dtype.name)
 
 
+def _identify(
+    trace: Trace, stock: Callable[..., Any], layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters
+) -> AttentionFacts:
+    """What the probe finds. Where the call's start is a plain number or None (an uncached forward), a window goes by the start: the call is probed as if
+    it started at the last key. What such a window does to later keys is not probed, so it is taken where rows are causal only.
+    """
+    started = {name: KEYS - 1 for name, value in bound.items() if name.endswith("index") and (value is None or isinstance(value, int))}
+    if not started:
+        return probe_attention(_eager_call(stock, layer, bound, names))
+    later = probe_attention(_eager_call(stock, layer, {**bound, **started}, names))
+    if later.window is not None:
+        if trace.causal_rows:
+            return later
+        raise UnidentifiedAttention("its window goes by where the call starts")
+    facts = probe_attention(_eager_call(stock, layer, bound, names))
+    if facts.window is not None:
+        raise UnidentifiedAttention("it hides later keys")
+    return facts
+
+
 def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
     names = Parameters.of(stock)
 
@@ -78,7 +98,7 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
         if trace.inside_marker or not supported:
             return stock(self, *args, **kwargs)
         try:
-            facts = probe_attention(_eager_call(stock, self, arguments, names))
+            facts = _identify(trace, stock, self, arguments, names)
         except UnidentifiedAttention as why:
             trace.notes.append(f"{self.path}: attention kept as plain ops: {why}")
             return stock(self, *args, **kwargs)

@@ -204,9 +204,21 @@ def by_weight(graph: Graph, visible: str) -> str:
     return graph.add_node("and", [visible, learned])
 
 
-@pytest.mark.parametrize("edit", [inverted, by_query, by_weight])
+def both_sides(size: int) -> Callable[[Graph, str], str]:
+    """A window of `size` keys to either side, as encoders with local attention have, wider than the short probes."""
+
+    def edit(graph: Graph, visible: str) -> str:
+        key = graph.add_node("range", [], size="encoder_sequence")
+        row = graph.add_node("reshape", [key], shape=("encoder_sequence", 1))
+        near = graph.add_node("lt", [graph.add_node("abs", [graph.add_node("sub", [row, key])]), number(graph, size)])
+        return graph.add_node("and", [visible, near])
+
+    return edit
+
+
+@pytest.mark.parametrize("edit", [inverted, by_query, by_weight, both_sides(40), both_sides(2 * FAR_IF_SQUARE)])
 def test_classify_5_padding_used_in_another_way_is_kept(edit: Callable[[Graph, str], str]) -> None:
-    """Inverted, on the queries, or mixed with a weight."""
+    """Inverted, on the queries, mixed with a weight, or with a window that short rows do not show."""
     after, result = applied(encoder(edit=edit), ClassifyMasks())
     (node,) = after.of_op("attention")
     assert node.input(MASK) and not node.input(KEY_MASK) and "encoder/attention" in result.refusals[0]
@@ -301,3 +313,19 @@ def test_decide_4_a_condition_on_data_is_kept() -> None:
         return graph.add_node("le", ["x", graph.add_node("abs", ["x"])])
 
     assert applied(choice(on_data), DecideConditions())[1].changes == 0
+
+
+def test_decide_5_a_window_wider_than_the_probes_is_kept() -> None:
+    """It hides nothing from short rows: by the call's start, and over whole rows, where nothing says how long they get."""
+
+    def near(graph: Graph) -> str:
+        row, key = row_and_key(graph)
+        return graph.add_node("lt", [graph.add_node("sub", [row, key]), number(graph, 100)])
+
+    def over_whole_rows(graph: Graph) -> str:
+        row = graph.add_node("reshape", [graph.add_node("range", [], size="sequence")], shape=("sequence", 1))
+        distance = graph.add_node("sub", [row, graph.add_node("range", [], size="total")])
+        return graph.add_node("lt", [distance, number(graph, 100)])
+
+    for condition in (near, over_whole_rows):
+        assert applied(choice(condition), DecideConditions())[1].changes == 0

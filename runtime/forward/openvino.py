@@ -1,0 +1,41 @@
+"""Whole rows with OpenVINO's CPU plugin: one compiled model a signature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+from kexport.runtime.contract.errors import InternalError
+from kexport.runtime.contract.manifest import Manifest, Signature
+from kexport.runtime.engines.base import EngineOptions
+from kexport.runtime.engines.openvino import compile_model
+from kexport.runtime.forward.base import Array, Forward, first_line, register_forward
+
+
+class OpenVinoForward(Forward):
+    """See Forward."""
+
+    def __init__(self, directory: Path, manifest: Manifest, options: EngineOptions) -> None:
+        super().__init__(directory, manifest, options)
+        self._core = ov.Core()
+        self._models: dict[str, ov.CompiledModel] = {}
+
+    def call(self, signature: Signature, feeds: dict[str, Array]) -> dict[str, Array]:
+        if signature.name not in self._models:
+            self._models[signature.name] = compile_model(self._core, self.directory / signature.file, self.options)
+        request = self._models[signature.name].create_infer_request()
+        try:
+            for name, array in feeds.items():
+                request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            request.infer()
+        except RuntimeError as error:
+            raise InternalError("KX556", f"openvino failed: {first_line(error)}", detail=str(error)) from error
+        return {spec.name: np.array(request.get_tensor(spec.name).data) for spec in signature.outputs}
+
+    def close(self) -> None:
+        super().close()
+        self._models.clear()
+
+
+register_forward("openvino")(OpenVinoForward)

@@ -1,0 +1,162 @@
+"""Uncached forwards as graphs: the interpreter equals Keras on ragged, padded batches, from live models and from abstract ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from kexport.graphs.interpreter import run
+
+from tests.parity.families import BREADTH, build
+from tests.parity.families import VOCABULARY as BREADTH_VOCABULARY
+from tests.seed_models import MODELS
+
+pytestmark = pytest.mark.slow
+BOUND = 1e-5  # of the spread of the original's numbers at a position
+DECODERS = ("bloom", "mistral", "gemma", "gemma2")
+LENGTHS = (11, 4, 30)
+
+
+def ragged(vocabulary: int, seed: int, prefix: str = "") -> dict[str, Any]:
+    """Ids and mask of three rows of different lengths, longer than the seed models' windows."""
+    generator = np.random.default_rng(seed)
+    mask = np.arange(max(LENGTHS)) < np.array(LENGTHS)[:, None]
+    return {f"{prefix}token_ids": (generator.integers(1, vocabulary, mask.shape) * mask).astype(np.int32), f"{prefix}padding_mask": mask}
+
+
+def live_weights(model: Any) -> Any:
+    """Weights read off the object."""
+    from kexport.graphs.capture.live import LiveWeights
+
+    return LiveWeights(model.variables)
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    """Within BOUND of the spread over the last axis."""
+    theirs = np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    spread = theirs.max(axis=-1, keepdims=True) - theirs.min(axis=-1, keepdims=True)
+    assert (np.abs(ours - theirs) <= BOUND * spread).all(), float((np.abs(ours - theirs) / spread).max())
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_score_is_the_plain_forward(name: str, task_of: Callable[[str], Any]) -> None:
+    """At every position, padding included."""
+    from kexport.graphs.capture.forward import capture_forward
+
+    task = task_of(name)
+    graph, _ = capture_forward(task, "score")
+    feeds = ragged(graph.type_of(graph.outputs["logits"]).shape[-1], 1)
+    assert_equal(run(graph, feeds, live_weights(task))["logits"], task(feeds))
+    assert not graph.slots
+
+
+@pytest.mark.parametrize("name", list(BREADTH))
+def test_score_of_every_family(name: str) -> None:
+    """With every layer's attention recognised, windows included, and in the form the targets take."""
+    from kexport.graphs.capture.forward import capture_forward
+    from kexport.graphs.passes import optimise_forward, run_passes
+
+    task, feeds = build(BREADTH[name]), ragged(BREADTH_VOCABULARY, 8)
+    graph, notes = capture_forward(task, "score_layers")
+    run_passes(graph, optimise_forward())
+    outputs = run(graph, feeds, live_weights(task))
+    assert_equal(outputs["logits"], task(feeds))
+    layers = BREADTH[name].config["num_layers"]
+    assert len(outputs["hidden_states"]) == layers + 1
+    assert notes == [] and len(list(graph.of_op("attention"))) == layers
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_an_abstract_model_gives_the_same_graph(name: str, task_of: Callable[[str], Any], stock: Any) -> None:
+    """No weight is read while capturing."""
+    from kexport.graphs.capture.abstract import abstract_weights
+    from kexport.graphs.capture.forward import capture_forward
+    from kexport.graphs.serialize import dumps
+
+    graph, _ = capture_forward(task_of(name), "score")
+    with abstract_weights(smallest_matrix=0):
+        abstract = stock.bare(MODELS[name])
+    assert dumps(capture_forward(abstract, "score")[0]) == dumps(graph)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_hidden_states_are_what_a_layer_intercept_sees(name: str, task_of: Callable[[str], Any]) -> None:
+    """Through the family's own score() where it has one; Bloom has none, there the layers' outputs count."""
+    from kexport.graphs.capture.forward import capture_forward
+
+    task = task_of(name)
+    graph, _ = capture_forward(task, "score_layers")
+    feeds = ragged(graph.type_of(graph.outputs["logits"]).shape[-1], 2)
+    outputs = run(graph, feeds, live_weights(task))
+    seen: list[Any] = []
+    if hasattr(task, "score"):
+        task.score(feeds["token_ids"], padding_mask=feeds["padding_mask"], layer_intercept_fn=lambda x, index: seen.append(np.asarray(x)) or x)
+    else:
+        x = task.backbone.token_embedding(feeds["token_ids"])
+        seen.append(np.asarray(x))
+        x = task.backbone.embeddings_layer_norm(x)
+        for layer in task.backbone.transformer_layers:
+            x = layer(x, decoder_padding_mask=feeds["padding_mask"])
+            seen.append(np.asarray(x))
+    assert_equal(outputs["hidden_states"], np.stack(seen))
+    assert_equal(outputs["logits"], task(feeds))
+
+
+def test_barts_two_outputs(task_of: Callable[[str], Any]) -> None:
+    """Encoder and decoder rows of their own lengths."""
+    from kexport.graphs.capture.forward import capture_forward
+
+    backbone = task_of("bart").backbone
+    graph, _ = capture_forward(backbone, "backbone")
+    feeds = {**ragged(backbone.vocabulary_size, 3, "encoder_"), **ragged(backbone.vocabulary_size, 4, "decoder_")}
+    feeds = {name: array[:, :17] if name.startswith("decoder_") else array for name, array in feeds.items()}
+    theirs = backbone(feeds)
+    ours = run(graph, feeds, live_weights(backbone))
+    assert sorted(ours) == sorted(theirs) == ["decoder_sequence_output", "encoder_sequence_output"]
+    for name, array in ours.items():
+        assert_equal(array, theirs[name])
+
+
+def encoders() -> dict[str, Any]:
+    """One tiny backbone of each encoder family, by name."""
+    from keras_hub import models
+
+    sizes = {"vocabulary_size": 96, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 64}
+    return {
+        "bert": models.BertBackbone(**sizes, max_sequence_length=40),
+        "roberta": models.RobertaBackbone(**sizes, max_sequence_length=40),
+        "distil_bert": models.DistilBertBackbone(**sizes, max_sequence_length=40),
+        "albert": models.AlbertBackbone(**sizes, max_sequence_length=40, embedding_dim=16),
+    }
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distil_bert", "albert"])
+def test_encoders(name: str) -> None:
+    """Whatever inputs and outputs they have."""
+    from kexport.graphs.capture.forward import capture_forward, forward_inputs
+
+    backbone = encoders()[name]
+    graph, _ = capture_forward(backbone, "backbone")
+    feeds = ragged(96, 5)
+    if "segment_ids" in forward_inputs(backbone):
+        feeds["segment_ids"] = np.random.default_rng(6).integers(0, 2, feeds["token_ids"].shape).astype(np.int32)
+    theirs = backbone(feeds)
+    ours = run(graph, feeds, live_weights(backbone))
+    for output, array in (theirs if isinstance(theirs, dict) else {"sequence_output": theirs}).items():
+        assert_equal(ours[output], array)
+
+
+def test_a_backbone_of_a_decoder_and_its_embedding(task_of: Callable[[str], Any]) -> None:
+    """One output without a name; `embed` is the embedding layer alone."""
+    from kexport.graphs.capture.forward import capture_forward
+
+    backbone = task_of("gemma").backbone
+    feeds = ragged(backbone.vocabulary_size, 7)
+    graph, _ = capture_forward(backbone, "backbone")
+    assert_equal(run(graph, feeds, live_weights(backbone))["sequence_output"], backbone(feeds))
+    embed, _ = capture_forward(backbone, "embed")
+    ours = run(embed, {"token_ids": feeds["token_ids"]}, live_weights(backbone))["embeddings"]
+    assert np.array_equal(ours, np.asarray(backbone.token_embedding(feeds["token_ids"])))
