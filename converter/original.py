@@ -10,6 +10,7 @@ from typing import Any
 
 from kexport.converter.keras_env import import_keras_hub
 from kexport.converter.sources import Source
+from kexport.graphs.low_rank import UpdatedWeights
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract.errors import UnsupportedError
 
@@ -34,6 +35,7 @@ def open_original(source: Source) -> Original:
     import_keras_hub()
     from kexport.graphs.capture.abstract import abstract_weights
     from kexport.graphs.capture.live import LiveWeights
+    from kexport.graphs.capture.lora import low_rank_updates
     from kexport.graphs.capture.recorded import recording
 
     if source.kind == LIVE:
@@ -44,7 +46,7 @@ def open_original(source: Source) -> Original:
                 f"the live model computes in {task.compute_dtype}; kexport proves float32 compute",
                 hint="save it with save_to_preset() and convert the preset: it loads in float32",
             )
-        return Original(task, LiveWeights(task.variables), live=True)
+        return Original(task, UpdatedWeights(LiveWeights(task.variables), low_rank_updates(task)), live=True)
     with abstract_weights():
         task = source.build(load_weights=False)
     with recording() as recorded:
