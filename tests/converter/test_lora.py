@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 from kexport import runtime
 from kexport.converter.conversion import convert
+from kexport.converter.options import make_options
+from kexport.converter.verification import verify_artifact
+from kexport.runtime.contract.errors import InvalidInputError, KexportError
+from kexport.runtime.contract.progress import SilentReporter
 
 from tests.seed_models import DISTINCT, MODELS, NEW_TOKENS
 
@@ -110,3 +115,193 @@ def test_narrow_storage_rounds_the_merged_weights(dtype: str, tmp_path: Path) ->
     made = convert(task, output=tmp_path / "out", max_length=96, dtype=dtype)
     assert made.manifest.parity.verdict == "proven"
     assert_left_as_found(task, before)
+
+
+# ---- files, merged
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """name -> the preset directory of a seed model, saved once."""
+    made: dict[str, Path] = {}
+
+    def get(name: str) -> Path:
+        if name not in made:
+            from tests.stock_models import save_preset
+
+            made[name] = tmp_path_factory.mktemp("preset") / name
+            save_preset(MODELS[name], made[name])
+        return made[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """name -> the file of a seed model's adapter, as KerasHub saves it."""
+    made: dict[str, Path] = {}
+
+    def get(name: str, **options: Any) -> Path:
+        key = f"{name}{options}"
+        if key not in made:
+            from tests.converter.lora_models import save_adapter
+
+            made[key] = save_adapter(name, tmp_path_factory.mktemp("adapter") / f"my {name}.lora.h5", **options)
+        return made[key]
+
+    return get
+
+
+@pytest.mark.parametrize(("name", "targets"), [("gemma", None), ("bart", None), ("gemma", ["query", "attention_output", "value"])])
+def test_a_file_is_merged_into_a_preset(name: str, targets: list[str] | None, preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """The artifact says what KerasHub says with the file loaded; other layers than the default ones are found by their indices."""
+    from tests.converter.lora_models import adapted, tokens
+
+    task = adapted(name, targets=targets)
+    file = adapter(name, targets=targets)
+    made = convert(preset(name), output=tmp_path / "out", max_length=96, lora=file)
+    assert made.manifest.parity.verdict == "proven" and made.manifest.parity.near_ties == 0
+    assert says(tmp_path / "out", name) == tokens(task, MODELS[name])
+    (record,) = made.manifest.adapters
+    assert (record.name, record.source, record.rank, record.alpha, record.mode) == (f"my_{name}", file.name, 4, 4.0, "merge")
+
+
+def test_merging_a_file_writes_the_live_objects_bytes(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """A preset with a file, and the live object that the file was saved from, give the same model files."""
+    from tests.converter.lora_models import adapted
+
+    from_file = convert(preset("gemma"), output=tmp_path / "file", max_length=96, lora=adapter("gemma"), verify="none")
+    live = convert(adapted("gemma"), output=tmp_path / "live", max_length=96, verify="none")
+    digests = [{file.path: file.sha256 for file in made.manifest.files if file.path.startswith("model.")} for made in (from_file, live)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_file_on_a_live_model_leaves_it_as_found(enabled: bool, adapter: Any, tmp_path: Path) -> None:
+    """With or without LoRA of its own, the object gets its own numbers, switches and variables back."""
+    from tests.converter.lora_models import adapted, fill_adapter, tokens
+    from tests.stock_models import build
+
+    task = build(MODELS["bart"])
+    task.backbone.get_layer("transformer_decoder_layer_0").trainable = False
+    if enabled:
+        task.backbone.enable_lora(4)
+        fill_adapter(task, 7)
+    before, said = state(task), tokens(task, MODELS["bart"])
+    convert(task, output=tmp_path / "out", max_length=96, lora=adapter("bart"))
+    assert_left_as_found(task, before)
+    assert tokens(task, MODELS["bart"]) == said
+    assert says(tmp_path / "out", "bart") == tokens(adapted("bart"), MODELS["bart"]) != said
+
+
+def test_a_streamed_oracle_and_narrow_storage_take_a_file(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """--verify stream merges the adapter into the weights that it reads; narrow storage rounds the sums."""
+    streamed = convert(preset("gemma"), output=tmp_path / "stream", max_length=96, lora=adapter("gemma"), verify="stream")
+    assert streamed.manifest.parity.verdict == "proven-steps" and "adapter" in streamed.manifest.parity.oracle
+    narrow = convert(preset("gemma"), output=tmp_path / "narrow", max_length=96, lora=adapter("gemma"), dtype="bfloat16")
+    assert narrow.manifest.parity.verdict == "proven"
+
+
+def test_verify_wants_the_same_adapter(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """An artifact with an adapter is verified with that file only, one without with none."""
+    out, plain = tmp_path / "out", tmp_path / "plain"
+    convert(preset("gemma"), output=out, max_length=96, lora=adapter("gemma"), verify="none")
+    convert(preset("gemma"), output=plain, max_length=96, verify="none")
+    verify = partial(verify_artifact, source=str(preset("gemma")), depth=None, trust_source=False, reporter=SilentReporter())
+    assert verify(out, lora=adapter("gemma")).verdict == "proven"
+    for artifact, given in ((out, None), (out, adapter("gemma", rank=2)), (plain, adapter("gemma"))):
+        with pytest.raises(InvalidInputError) as caught:
+            verify(artifact, lora=given)
+        assert caught.value.code == "KX367"
+
+
+# ---- files that are refused
+
+
+def edited(file: Path, place: Path, change: Callable[[Any], None]) -> Path:
+    """A copy of an adapter file after `change(h5py file)`."""
+    import h5py
+
+    shutil.copyfile(file, place)
+    with h5py.File(place, "r+") as opened:
+        change(opened)
+    return place
+
+
+def zero(opened: Any) -> None:
+    for index in [key for key in opened["lora"] if key != "vars"]:
+        opened[f"lora/{index}/vars/lora_kernel_b"][...] = 0
+
+
+def forget_layers(opened: Any) -> None:
+    for index in [key for key in opened["lora"] if key != "vars"]:
+        del opened[f"lora/{index}"]
+
+
+def forget_one_layer(opened: Any) -> None:
+    del opened[f"lora/{max((key for key in opened['lora'] if key != 'vars'), key=int)}"]
+
+
+def another_rank(opened: Any) -> None:
+    opened["lora/vars/rank"][...] = 8
+
+
+def not_a_number(opened: Any) -> None:
+    index = next(key for key in opened["lora"] if key != "vars")
+    opened[f"lora/{index}/vars/lora_kernel_b"][0, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [(zero, "KX364"), (forget_layers, "KX363"), (forget_one_layer, "KX362"), (another_rank, "KX361"), (not_a_number, "KX425")],
+)
+def test_broken_adapters_are_refused(change: Any, code: str, preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """Each kind of wrong file has its own error, which names the file."""
+    file = edited(adapter("gemma"), tmp_path / "broken.lora.h5", change)
+    with pytest.raises(InvalidInputError) as caught:
+        convert(preset("gemma"), output=tmp_path / "out", max_length=96, lora=file)
+    assert caught.value.code == code and "broken.lora.h5" in caught.value.message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no HDF5 file", "weights"])
+def test_what_is_no_adapter_file_is_refused(content: Any, preset: Any, tmp_path: Path) -> None:
+    """A missing file, other bytes, and a file of whole weights."""
+    file = tmp_path / "x.lora.h5"
+    if content == "weights":
+        file = preset("gemma") / "model.weights.h5"
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InvalidInputError) as caught:
+        convert(preset("gemma"), output=tmp_path / "out", lora=file)
+    assert caught.value.code == "KX360"
+
+
+@pytest.mark.parametrize("other", ["mistral", "bart", "gemma_multi_query"])
+def test_an_adapter_of_another_model_is_refused(other: str, preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """Indices of layers that take no adapter, too few or too many layers, or kernels of other shapes."""
+    with pytest.raises(InvalidInputError) as caught:
+        convert(preset("gemma"), output=tmp_path / "out", max_length=96, lora=adapter(other))
+    assert caught.value.code == "KX362"
+
+
+def test_a_live_model_of_another_rank_is_refused(adapter: Any, tmp_path: Path) -> None:
+    """As KerasHub refuses it."""
+    from tests.converter.lora_models import adapted
+
+    with pytest.raises(InvalidInputError) as caught:
+        convert(adapted("gemma", rank=2), output=tmp_path / "out", max_length=96, lora=adapter("gemma"))
+    assert caught.value.code == "KX361"
+
+
+def test_options_that_do_not_fit_are_refused_before_any_work() -> None:
+    """--lora-mode without --lora, an unknown mode, and targets without adapters at run time."""
+    for given, code in (
+        ({"lora_mode": "separate"}, "KX108"),
+        ({"lora": "x", "lora_mode": "both"}, "KX104"),
+        ({"lora": "x", "lora_mode": "separate", "target": "tflite"}, "KX365"),
+        ({"lora": "x", "lora_mode": "separate", "target": "onnx,savedmodel"}, "KX365"),
+    ):
+        with pytest.raises(KexportError) as caught:
+            make_options(**given)
+        assert caught.value.code == code
