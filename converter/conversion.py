@@ -204,11 +204,18 @@ class _Conversion:
                 prefill_buckets=self.options.prefill_buckets or (),
                 package=self.options.package or "",
                 on_tensor=on_tensor,
+                replaceable=_replaceable(captured.original),
             )
             weights = captured.original.weights
             if self.options.dtype != "float32":
                 weights = RoundedWeights(weights, self.options.dtype)
             return targets.get(target).emit(captured.graphs, weights, directory, options)
+
+
+def _replaceable(original: Original) -> frozenset[str]:
+    """The parameters that an adapter changes at run time."""
+    adapter = original.adapter
+    return frozenset() if adapter is None or adapter.merged else frozenset(adapter.updates)
 
 
 def stored_bytes(graphs: Mapping[str, Graph], dtype: str) -> int:

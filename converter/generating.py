@@ -15,7 +15,7 @@ import numpy as np
 from kexport import runtime
 from kexport.converter.stop_text import StopText
 from kexport.runtime import samplers
-from kexport.runtime.contract.errors import UsageError
+from kexport.runtime.contract.errors import KexportError, UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.samplers import Sampler
@@ -32,6 +32,7 @@ class Request:
     `prompts`: texts; or `token_ids`: rows of ids, then without the tokenizer. `decoder_token_ids`: where the decoder of a seq2seq model
     starts; None takes what its tokenizer puts there. `max_length` counts prompt and new tokens; `max_new_tokens` the new ones. `sampler`:
     its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's.
+    `lora`: the name of an adapter of the artifact.
     """
 
     prompts: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Request:
     stop_texts: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] | None = None
     strip_prompt: bool = False
+    lora: str | None = None
 
 
 def open_model(artifact: Path, request: Request, threads: int | None) -> LanguageModel:
@@ -57,6 +59,11 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
         model.close()
         raise UsageError("KX122", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)
     model.compile(choose_sampler(request.sampler, request.sampler_arguments, model.manifest))
+    try:
+        model.set_adapter(request.lora)
+    except KexportError:
+        model.close()
+        raise
     return model
 
 

@@ -16,7 +16,7 @@ ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
 NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too
 SIGNATURES = ("hidden_states",)  # what an artifact may give beyond logits: hidden_states, an output of its steps (contrastive search)
-SEPARATE_ADAPTERS: tuple[str, ...] = ()  # targets whose engines take an adapter at run time
+SEPARATE_ADAPTERS = ("onnx", "openvino")  # targets whose engines take an adapter at run time
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
 

@@ -60,7 +60,7 @@ def package(
         tokenizer=tokenizer,
         generation=_generation(original.task, tokenizer, emitted, limits),
         memory=_memory(emitted, limits),
-        adapters=adapter_records(original.adapter),
+        adapters=adapter_records(original.adapter, emitted, directory),
         fusions=emitted.fusions,
         ops=emitted.ops,
         runtimes=runtimes,

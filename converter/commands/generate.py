@@ -36,10 +36,10 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "alpha", "seed")
 @click.option(
     "--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts."
 )
+@click.option("--lora", metavar="NAME", help="Use the adapter NAME that the artifact brings.  [default: none]")
 @threads_option
 @json_option
 @not_built("--chat", is_flag=True)
-@not_built("--lora")
 def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int | None, as_json: bool, **options: Any) -> None:
     """Continue PROMPTS with the model in ARTIFACT, as KerasHub's generate() does.
 

@@ -7,6 +7,7 @@ While a tensor is in memory the caller's hook sees it, and the file's SHA-256 gr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -52,8 +53,9 @@ class DataFile:
         self._size += len(content)
 
 
-def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None) -> tuple[File, ...]:
-    """Write `path` and, if any tensor is larger than a kilobyte, `path` + `.data`. The model's tensors become references to the file.
+def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None, outside: Container[str] = ()) -> tuple[File, ...]:
+    """Write `path` and, if any tensor is larger than a kilobyte or named in `outside`, `path` + `.data`. The model's tensors become
+    references to the file.
 
     Returns the records of the files written. Raises OSError as the file system does.
     """
@@ -62,7 +64,7 @@ def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None
         for name, value in model.graph.initializers.items():
             tensor = value.const_value
             assert tensor is not None
-            if tensor.nbytes > INLINE_BYTES:
+            if tensor.nbytes > INLINE_BYTES or name in outside:
                 value.const_value = data.append(name, tensor)
             else:
                 value.const_value = ir.Tensor(np.asarray(tensor.numpy(), order="C"), dtype=tensor.dtype, name=name)

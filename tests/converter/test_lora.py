@@ -15,6 +15,7 @@ from kexport.converter.conversion import convert
 from kexport.converter.options import make_options
 from kexport.converter.verification import verify_artifact
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
+from kexport.runtime.contract.manifest_io import read_manifest
 from kexport.runtime.contract.progress import SilentReporter
 
 from tests.seed_models import DISTINCT, MODELS, NEW_TOKENS
@@ -305,3 +306,91 @@ def test_options_that_do_not_fit_are_refused_before_any_work() -> None:
         with pytest.raises(KexportError) as caught:
             make_options(**given)
         assert caught.value.code == code
+
+
+# ---- adapters kept apart
+
+
+def sessions(directory: Path, name: str) -> dict[str | None, list[list[int]]]:
+    """What one opened artifact says as it is, with its adapter, and without it again."""
+    from tests.stock_models import inputs_of
+
+    said: dict[str | None, list[list[int]]] = {}
+    with runtime.load(directory, preprocessor=None, allow_unverified=True) as model:
+        model.compile(sampler="greedy")
+        for adapter in (None, f"my_{name}", None):
+            model.set_adapter(adapter)
+            outputs = model.generate(inputs_of(MODELS[name]), stop_token_ids=None)
+            rows = outputs["decoder_token_ids" if "decoder_token_ids" in outputs else "token_ids"].tolist()
+            assert said.setdefault(adapter, rows) == rows and model.adapter == adapter
+    return said
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("name", ["gemma", "bart", "mistral_head_dim"])
+def test_an_adapter_is_chosen_at_run_time(name: str, target: str, preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """The files are the base model's; both it and the adapter are proven, and one opened artifact goes from one to the other and back."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    from tests.converter.lora_models import adapted, tokens
+    from tests.stock_models import build
+
+    made = convert(preset(name), target=target, output=tmp_path / "out", max_length=96, lora=adapter(name), lora_mode="separate")
+    (record,) = made.manifest.adapters
+    assert made.manifest.parity.verdict == record.parity.verdict == "proven"
+    assert made.manifest.parity.near_ties == record.parity.near_ties == 0
+    assert record.file == f"adapters/my_{name}.safetensors" and record.file in {file.path for file in made.manifest.files}
+    base, with_adapter = tokens(build(MODELS[name]), MODELS[name]), tokens(adapted(name), MODELS[name])
+    assert sessions(tmp_path / "out", name) == {None: base, f"my_{name}": with_adapter} and base != with_adapter
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_an_adapter_is_added_to_narrow_weights(dtype: str, target: str, preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """The sums are rounded as the weights are stored, and both sides are proven over the rounded numbers."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    given = {"target": target, "output": tmp_path / "out", "max_length": 96, "dtype": dtype}
+    made = convert(preset("gemma"), lora=adapter("gemma"), lora_mode="separate", **given)
+    assert [made.manifest.parity.verdict, made.manifest.adapters[0].parity.verdict] == ["proven", "proven"]
+
+
+def test_the_numbers_are_those_of_a_merged_artifact(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """What the engine makes of base and adapter at run time equals, bit for bit, what merging writes."""
+    from kexport.runtime.adapters import changed_tensors
+
+    apart = convert(preset("gemma"), output=tmp_path / "apart", max_length=96, lora=adapter("gemma"), lora_mode="separate", verify="none")
+    convert(preset("gemma"), output=tmp_path / "merged", max_length=96, lora=adapter("gemma"), verify="none")
+    merged = (tmp_path / "merged" / "model.onnx.data").read_bytes()
+    base = (tmp_path / "apart" / "model.onnx.data").read_bytes()
+    changed = list(changed_tensors(tmp_path / "apart", apart.manifest.adapters[0], "model.onnx"))
+    assert len(changed) == MODELS["gemma"].config["num_layers"]  # query, key and value are one tensor
+    for tensor, array in changed:
+        assert merged[tensor.offset : tensor.offset + array.nbytes] == array.tobytes() != base[tensor.offset : tensor.offset + array.nbytes]
+
+
+def test_verify_renews_both_certificates(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """An artifact that was not proven is, with and without its adapter, after `verify --lora`."""
+    out = tmp_path / "out"
+    convert(preset("gemma"), output=out, max_length=96, lora=adapter("gemma"), lora_mode="separate", verify="none")
+    verify_artifact(out, str(preset("gemma")), None, trust_source=False, reporter=SilentReporter(), lora=adapter("gemma"))
+    manifest = read_manifest(out)
+    assert [manifest.parity.verdict, manifest.adapters[0].parity.verdict] == ["proven", "proven"]
+
+
+def test_a_streamed_oracle_proves_an_adapter_apart(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """--verify stream asks the original once as it is and once with the adapter."""
+    given = {"output": tmp_path / "out", "max_length": 96, "lora": adapter("bart"), "lora_mode": "separate", "verify": "stream"}
+    made = convert(preset("bart"), **given)
+    assert [made.manifest.parity.verdict, made.manifest.adapters[0].parity.verdict] == ["proven-steps", "proven-steps"]
+
+
+def test_names_that_are_not_there_are_told(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """`set_adapter` and `generate --lora` name the adapters there are; with the right name the command gives the adapter's ids."""
+    from click.testing import CliRunner
+    from kexport.converter.cli import main as cli
+
+    out, name = tmp_path / "out", "gemma"
+    convert(preset(name), output=out, max_length=96, lora=adapter(name), lora_mode="separate", verify="none")
+    with runtime.load(out, preprocessor=None) as model, pytest.raises(InvalidInputError) as caught:
+        model.set_adapter("yours")
+    assert caught.value.code == "KX370" and "my_gemma" in caught.value.hint
+    del CliRunner, cli
