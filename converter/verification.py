@@ -86,11 +86,20 @@ def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
     manifest = _checked_manifest(artifact, reporter)
     if not manifest.parity.cases:
         raise InvalidInputError("KX306", f"{artifact} carries no certificate", hint="kexport verify ARTIFACT SOURCE makes one")
-    answers = [_expected(case) for case in manifest.parity.cases]
+    replayed = _replay(artifact, manifest, manifest.parity, "", reporter)
+    for adapter in manifest.separate_adapters().values():
+        _replay(artifact, manifest, adapter.parity, adapter.name, reporter)
+    return replayed
+
+
+def _replay(artifact: Path, manifest: Manifest, certificate: Certificate, adapter: str, reporter: Reporter) -> Certificate:
+    """Run the cases of one certificate, with the adapter that it is about."""
+    answers = [_expected(case) for case in certificate.cases]
     pad = manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0
-    results = run_artifact(artifact, answers, pad, low_memory=manifest.parity.verdict == "proven-steps", reporter=reporter)
+    low_memory = certificate.verdict == "proven-steps"
+    results = run_artifact(artifact, answers, pad, low_memory=low_memory, reporter=reporter, adapter=adapter)
     records = []
-    for index, (answer, recorded) in enumerate(zip(answers, manifest.parity.cases, strict=True)):
+    for index, (answer, recorded) in enumerate(zip(answers, certificate.cases, strict=True)):
         if answer.texts is not None:
             compared = compare_texts(answer.case, answer.texts, [str(text) for text in results[f"texts:{index}"]])
         else:
@@ -101,7 +110,7 @@ def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
                 "KX304", f"replaying `{recorded.name}`: {compared.difference.text}", hint="this machine's kernels round differently, or a library is broken"
             )
         records.append(compared.record)
-    return msgspec.structs.replace(manifest.parity, cases=tuple(records), tokens_equal=sum(r.tokens_equal for r in records if not r.texts))
+    return msgspec.structs.replace(certificate, cases=tuple(records), tokens_equal=sum(r.tokens_equal for r in records if not r.texts))
 
 
 def _expected(record: ParityCase) -> Expected:

@@ -9,7 +9,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from kexport.graphs.weights import Array, Casted, Concatenated, Padded, Parameter, Reshaped, Shifted, Transformed, Transposed, Weight, WeightSource
+from kexport.graphs.weights import (
+    Array,
+    Casted,
+    Concatenated,
+    Padded,
+    Parameter,
+    Reshaped,
+    Shifted,
+    Transformed,
+    Transposed,
+    Weight,
+    WeightSource,
+)
 from kexport.runtime.contract.errors import InternalError
 from kexport.runtime.contract.manifest import AdapterStep
 

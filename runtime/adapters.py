@@ -7,6 +7,7 @@ what the tensor is stored in. The file's layout is read here: eight bytes with t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import InvalidInputError
-from kexport.runtime.contract.manifest import Adapter, AdapterPart, AdapterStep, AdapterTensor
+from kexport.runtime.contract.manifest import Adapter, AdapterPart, AdapterTensor
 from kexport.runtime.contract.paths import open_path
 
 Array = npt.NDArray[Any]
@@ -62,7 +63,7 @@ def _factor(path: Path, entry: Mapping[str, Any], data: int, size: int) -> Array
     shape, (start, stop) = tuple(int(length) for length in entry["shape"]), entry["data_offsets"]
     if entry["dtype"] != _FLOAT32 or min(shape, default=1) < 1:
         raise ValueError(f"a tensor of {entry['dtype']} {shape}")
-    if not 0 <= start < stop <= size - data or stop - start != _FLOAT_BYTES * int(np.prod(shape)):
+    if not 0 <= start < stop <= size - data or stop - start != _FLOAT_BYTES * math.prod(shape):
         raise ValueError(f"a tensor of {shape} from {start} to {stop}")
     return np.memmap(path, "<f4", "r", data + start, shape)
 
@@ -70,7 +71,7 @@ def _factor(path: Path, entry: Mapping[str, Any], data: int, size: int) -> Array
 def _stored(directory: Path, tensor: AdapterTensor) -> Array:
     """The tensor as the artifact stores it."""
     path = open_path(directory, tensor.data)
-    count = int(np.prod(tensor.shape))
+    count = math.prod(tensor.shape)
     if tensor.offset < 0 or tensor.offset + count * item_size(tensor.dtype) > path.stat().st_size or count < 1:
         raise _wrong(f"`{tensor.name}` would end behind the end of `{tensor.data}`")
     return np.memmap(path, _plain_dtype(tensor.dtype), "r", tensor.offset, tensor.shape)
@@ -80,26 +81,38 @@ def _changed(tensor: AdapterTensor, stored: Array, factors: Mapping[str, Array])
     result = _widened(stored, tensor.dtype)
     for part in tensor.parts:
         try:
-            result += _delta(part, factors)
+            result += _delta(part, factors, tensor.shape)
         except (KeyError, ValueError) as error:
             raise _wrong(f"the adapter does not fit the tensor `{tensor.name}`: {error}") from error
     return _narrowed(result, tensor.dtype)
 
 
-def _delta(part: AdapterPart, factors: Mapping[str, Array]) -> Array:
-    delta = np.asarray(np.float32(part.scale) * np.matmul(factors[part.a], factors[part.b]))
+def _delta(part: AdapterPart, factors: Mapping[str, Array], shape: tuple[int, ...]) -> Array:
+    """What `part` adds to a tensor of `shape`. Nothing larger than that tensor is made, whatever the records say."""
+    a, b, most = factors[part.a], factors[part.b], math.prod(shape)
+    _check_size(math.prod((*a.shape[:-1], *b.shape[1:])), most)
+    delta = np.asarray(np.float32(part.scale) * np.matmul(a, b))
     for step in part.steps:
-        delta = _STEPS[step.kind](delta, step)
+        delta = _STEPS[step.kind](delta, step.numbers, most)
+    if delta.shape != shape:
+        raise ValueError(f"it changes {list(delta.shape)} of {list(shape)}")
     return delta
 
 
-def _padded(array: Array, step: AdapterStep) -> Array:
-    return np.pad(array, np.reshape(step.numbers, (-1, 2)).tolist())
+def _padded(array: Array, numbers: tuple[int, ...], most: int) -> Array:
+    around = list(zip(numbers[::2], numbers[1::2], strict=True))
+    _check_size(math.prod(before + size + after for size, (before, after) in zip(array.shape, around, strict=True)), most)
+    return np.pad(array, around)
 
 
-_STEPS: dict[str, Callable[[Array, AdapterStep], Array]] = {
-    "transpose": lambda array, step: array.transpose(step.numbers),
-    "reshape": lambda array, step: array.reshape(step.numbers),
+def _check_size(count: int, most: int) -> None:
+    if count > most:
+        raise ValueError(f"{count} numbers for a tensor of {most}")
+
+
+_STEPS: dict[str, Callable[[Array, tuple[int, ...], int], Array]] = {
+    "transpose": lambda array, numbers, _: array.transpose(numbers),
+    "reshape": lambda array, numbers, _: array.reshape(numbers),
     "pad": _padded,
 }
 

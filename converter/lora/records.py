@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kexport.graphs.low_rank import LowRank, placements
+from kexport.graphs.weights import Array
 from kexport.runtime.contract import manifest as records
 from kexport.runtime.contract.errors import InternalError
 from kexport.targets.base import Emitted, StoredTensor
@@ -47,7 +48,7 @@ def _write_factors(adapter: Adapter, directory: Path) -> str:
 
     path = f"{FOLDER}/{adapter.file.name}.safetensors"
     (directory / FOLDER).mkdir(exist_ok=True)
-    factors = {}
+    factors: dict[str, Array] = {}
     for name, update in adapter.updates.items():
         factors |= {_a(name): update.a(), _b(name): update.b()}
     save_file(factors, directory / path)

@@ -383,14 +383,23 @@ def test_a_streamed_oracle_proves_an_adapter_apart(preset: Any, adapter: Any, tm
     assert [made.manifest.parity.verdict, made.manifest.adapters[0].parity.verdict] == ["proven-steps", "proven-steps"]
 
 
-def test_names_that_are_not_there_are_told(preset: Any, adapter: Any, tmp_path: Path) -> None:
-    """`set_adapter` and `generate --lora` name the adapters there are; with the right name the command gives the adapter's ids."""
+def test_the_command_takes_an_adapter_by_its_name(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """`generate --lora NAME` gives the adapter's ids, `verify --replay` replays both certificates, and an unknown name tells the known ones."""
     from click.testing import CliRunner
-    from kexport.converter.cli import main as cli
+    from kexport.converter.cli import cli
 
-    out, name = tmp_path / "out", "gemma"
-    convert(preset(name), output=out, max_length=96, lora=adapter(name), lora_mode="separate", verify="none")
-    with runtime.load(out, preprocessor=None) as model, pytest.raises(InvalidInputError) as caught:
-        model.set_adapter("yours")
-    assert caught.value.code == "KX370" and "my_gemma" in caught.value.hint
-    del CliRunner, cli
+    from tests.converter.lora_models import adapted, tokens
+
+    model, out = MODELS["gemma"], tmp_path / "out"
+    convert(preset("gemma"), output=out, max_length=96, lora=adapter("gemma"), lora_mode="separate")
+    prompt, expected = model.prompts[0], tokens(adapted("gemma"), model)[0]
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(cli, list(arguments), prog_name="kexport")
+
+    asked = ["generate", str(out), "--token-ids", " ".join(map(str, prompt)), "--sampler", "greedy", "--max-length", "40"]
+    assert run(*asked, "--lora", "my_gemma").stdout.split() == [str(token) for token in expected[:40]]
+    unknown = run(*asked, "--lora", "yours")
+    assert unknown.exit_code == 5 and "KX370" in unknown.stderr and "my_gemma" in unknown.stderr
+    assert run("verify", str(out), "--replay", "--quiet").exit_code == 0
+    assert "my_gemma (rank 4, alpha 4), chosen by its name: proven" in " ".join(run("inspect", str(out)).stdout.split())
