@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kexport import runtime
-from kexport.converter.conversion import convert
+from kexport import runtime, targets
+from kexport.converter.conversion import convert, convert_all
 from kexport.converter.options import make_options
 from kexport.converter.verification import verify_artifact
 from kexport.runtime.contract.errors import InvalidInputError, KexportError
@@ -106,6 +106,21 @@ def test_a_model_just_fitted_converts_as_it_stands(with_lora: bool, tmp_path: Pa
     assert_left_as_found(task, before)
 
 
+def test_alpha_scales_what_is_merged(tmp_path: Path) -> None:
+    """Layers that were given an alpha of their own add alpha / rank times their product."""
+    from kexport.graphs.capture.lora import lora_layers
+
+    from tests.converter.lora_models import adapted, tokens
+
+    task = adapted("gemma")
+    unscaled = tokens(task, MODELS["gemma"])
+    for layer in lora_layers(task):
+        layer.lora_alpha = 6.0
+    made = convert(task, output=tmp_path / "out", max_length=96)
+    assert made.manifest.parity.verdict == "proven"
+    assert says(tmp_path / "out", "gemma") == tokens(task, MODELS["gemma"]) != unscaled
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_narrow_storage_rounds_the_merged_weights(dtype: str, tmp_path: Path) -> None:
     """What is stored is the rounded sum of kernel and update, and the live object is the oracle over these sums."""
@@ -153,18 +168,25 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     return get
 
 
-@pytest.mark.parametrize(("name", "targets"), [("gemma", None), ("bart", None), ("gemma", ["query", "attention_output", "value"])])
-def test_a_file_is_merged_into_a_preset(name: str, targets: list[str] | None, preset: Any, adapter: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "layers"), [("gemma", None), ("bart", None), ("gemma", ["query", "attention_output", "value"])])
+def test_a_file_is_merged_into_a_preset(name: str, layers: list[str] | None, preset: Any, adapter: Any, tmp_path: Path) -> None:
     """The artifact says what KerasHub says with the file loaded; other layers than the default ones are found by their indices."""
     from tests.converter.lora_models import adapted, tokens
 
-    task = adapted(name, targets=targets)
-    file = adapter(name, targets=targets)
+    task = adapted(name, targets=layers)
+    file = adapter(name, targets=layers)
     made = convert(preset(name), output=tmp_path / "out", max_length=96, lora=file)
     assert made.manifest.parity.verdict == "proven" and made.manifest.parity.near_ties == 0
     assert says(tmp_path / "out", name) == tokens(task, MODELS[name])
     (record,) = made.manifest.adapters
     assert (record.name, record.source, record.rank, record.alpha, record.mode) == (f"my_{name}", file.name, 4, 4.0, "merge")
+
+
+def test_every_target_takes_a_merged_adapter(preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """The original is asked once, with the adapter; each target says what it says."""
+    outcomes = convert_all(preset("gemma"), "all", tmp_path / "out", max_length=96, lora=adapter("gemma"))
+    assert [(outcome.target, outcome.error) for outcome in outcomes] == [(target, None) for target in targets.known()]
+    assert {outcome.artifact.manifest.parity.verdict for outcome in outcomes if outcome.artifact} == {"proven"}
 
 
 def test_merging_a_file_writes_the_live_objects_bytes(preset: Any, adapter: Any, tmp_path: Path) -> None:
