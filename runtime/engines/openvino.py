@@ -255,12 +255,13 @@ class OpenVinoEngine(Engine):
     def set_adapter(self, adapter: Adapter | None) -> None:
         self._open_model()
         files = {tensor.file for chosen in (self._adapter, adapter) if chosen is not None for tensor in chosen.tensors}
-        self._adapter = adapter
+        changed = {} if adapter is None else {file: _with_adapter(self._core, self._directory / file, adapter) for file in files}
         if self._encoder_file in files:
             self._encoder = None  # the old weights go before the new ones come
-            self._encoder = _compile(self._core, self._directory / self._encoder_file, self._options, adapter)
+            self._encoder = _compile(self._core, self._directory / self._encoder_file, self._options, changed.get(self._encoder_file))
         if self._step_file in files:
-            self._open_step()
+            self._open_step(changed.get(self._step_file))
+        self._adapter = adapter
 
     def close(self) -> None:
         self._model = self._encoder = None
@@ -269,11 +270,11 @@ class OpenVinoEngine(Engine):
         if self._hidden_states is not None:
             self.collect_hidden_states(slice(None), start, cache.hidden_states())
 
-    def _open_step(self) -> None:
-        """Open the decoder, with the adapter that is set."""
+    def _open_step(self, changed: ov.Model | None = None) -> None:
+        """Open the decoder: its file, or what an adapter made of it."""
         self._model = None
         with contextlib.nullcontext() if self._options.low_memory else on_huge_pages():
-            self._model = _compile(self._core, self._directory / self._step_file, self._options, self._adapter)
+            self._model = _compile(self._core, self._directory / self._step_file, self._options, changed)
             _check_states(self._model, self._layout)
             self._warm_up()
 
@@ -330,22 +331,30 @@ def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
             start = end
 
 
-def _compile(core: ov.Core, path: Path, options: EngineOptions, adapter: Adapter | None = None) -> ov.CompiledModel:
-    """The model of a file, with the constants that an adapter changes replaced."""
+def _compile(core: ov.Core, path: Path, options: EngineOptions, changed: ov.Model | None = None) -> ov.CompiledModel:
+    """The model of a file, or what was made of it."""
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     settings["ENABLE_CPU_PINNING"] = False  # measured: no difference on idle cores; on busy ones a thread that may not move costs a quarter more
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
+    with _explained(path):
+        return core.compile_model(str(path) if changed is None else changed, _DEVICE, settings)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """OpenVINO's errors while a file is opened, as ours."""
     try:
-        model = str(path) if adapter is None else _with_adapter(core.read_model(str(path)), path, adapter)
-        return core.compile_model(model, _DEVICE, settings)
+        yield
     except RuntimeError as error:
         hint = "the file is damaged, or was made for a newer OpenVINO (pip install --upgrade openvino)"
         raise InvalidInputError("KX557", f"openvino cannot open `{path.name}`: {_last_line(error)}", hint=hint, detail=str(error)) from error
 
 
-def _with_adapter(model: ov.Model, path: Path, adapter: Adapter) -> ov.Model:
-    """`model` with the constants that the adapter changes replaced. Raises InvalidInputError (KX371) where one is not there."""
+def _with_adapter(core: ov.Core, path: Path, adapter: Adapter) -> ov.Model:
+    """The model of a file with the constants that the adapter changes replaced. Raises InvalidInputError (KX371) where one is not there."""
+    with _explained(path):
+        model = core.read_model(str(path))
     constants = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
     for tensor, array in changed_tensors(path.parent, adapter, path.name):
         old = constants.get(tensor.name)

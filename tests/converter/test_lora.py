@@ -389,6 +389,37 @@ def test_the_numbers_are_those_of_a_merged_artifact(preset: Any, adapter: Any, t
         assert merged[tensor.offset : tensor.offset + array.nbytes] == array.tobytes() != base[tensor.offset : tensor.offset + array.nbytes]
 
 
+def test_a_file_takes_the_place_of_a_live_models_own_adapter(adapter: Any, tmp_path: Path) -> None:
+    """Kept apart, the base is the object without its own adapter, and the adapter is the file's."""
+    from tests.converter.lora_models import adapted, fill_adapter, tokens
+    from tests.stock_models import build
+
+    task = adapted("gemma")
+    fill_adapter(task, 7)
+    before = state(task)
+    convert(task, output=tmp_path / "out", max_length=96, lora=adapter("gemma"), lora_mode="separate")
+    assert_left_as_found(task, before)
+    base, with_adapter = (tokens(made, MODELS["gemma"]) for made in (build(MODELS["gemma"]), adapted("gemma")))
+    assert sessions(tmp_path / "out", "gemma") == {None: base, "my_gemma": with_adapter}
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_an_adapter_that_does_not_fit_leaves_the_model_open(target: str, preset: Any, adapter: Any, tmp_path: Path) -> None:
+    """A damaged adapter file is refused before the base model is given up."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
+    out, given = tmp_path / "out", {"lora": adapter("gemma"), "lora_mode": "separate"}
+    convert(preset("gemma"), target=target, output=out, max_length=96, verify="none", **given)
+    with runtime.load(out, preprocessor=None, allow_unverified=True) as model:
+        model.compile(sampler="greedy")
+        prompt = {"token_ids": [[5, 9, 3, 0, 0, 0]], "padding_mask": [[1, 1, 1, 0, 0, 0]]}
+        said = model.generate(prompt, stop_token_ids=None)["token_ids"].tolist()
+        (out / "adapters" / "my_gemma.safetensors").write_bytes(b"nothing")
+        with pytest.raises(InvalidInputError) as caught:
+            model.set_adapter("my_gemma")
+        assert caught.value.code == "KX371" and model.adapter is None
+        assert model.generate(prompt, stop_token_ids=None)["token_ids"].tolist() == said
+
+
 def test_verify_renews_both_certificates(preset: Any, adapter: Any, tmp_path: Path) -> None:
     """An artifact that was not proven is, with and without its adapter, after `verify --lora`."""
     out = tmp_path / "out"
