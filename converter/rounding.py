@@ -50,14 +50,15 @@ def round_in_place(task: Any, dtype: str) -> Iterator[None]:
         return
     import keras
     from kexport.graphs.capture.lora import low_rank_updates, without_lora
-    from kexport.graphs.capture.names import parameter_name
+    from kexport.graphs.capture.names import ParameterNames
 
+    names = ParameterNames(task.variables)
     found = [(v, np.asarray(v.value)) for v in task.variables if keras.backend.is_float_dtype(keras.backend.standardize_dtype(v.dtype))]
     updates = low_rank_updates(task)
-    found.sort(key=lambda pair: parameter_name(pair[0]) not in updates)  # sums are made before their factors are rounded
+    found.sort(key=lambda pair: names.of(pair[0]) not in updates)  # sums are made before their factors are rounded
     try:
         for variable, array in found:
-            update = updates.get(parameter_name(variable))
+            update = updates.get(names.of(variable))
             variable.assign(rounded(array if update is None else array + update.delta(), dtype))
         with without_lora(task):
             yield

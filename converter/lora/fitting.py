@@ -30,8 +30,9 @@ def fit(file: LoraFile, task: Any) -> dict[str, LowRank]:
         UnsupportedError: KX366, a quantized layer.
     """
     from kexport.graphs.capture.lora import updated_variable
-    from kexport.graphs.capture.names import parameter_name
+    from kexport.graphs.capture.names import ParameterNames
 
+    names = ParameterNames(task.variables)
     backbone = backbone_of(task)
     layers = _indexed_layers(backbone)
     _check_layers(file, backbone, layers)
@@ -45,7 +46,7 @@ def fit(file: LoraFile, task: Any) -> dict[str, LowRank]:
                 f"`{file.path.name}` does not fit the model: its layer {index} updates a kernel of {[*a[:-1], b[-1]]}, `{layer.path}` has {list(kernel.shape)}",
                 hint=_ANOTHER_MODEL,
             )
-        updates[parameter_name(kernel)] = file.update(index, layer.lora_alpha / layer.lora_rank if layer.lora_enabled else 1.0)
+        updates[names.of(kernel)] = file.update(index, layer.lora_alpha / layer.lora_rank if layer.lora_enabled else 1.0)
     return updates
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from kexport.graphs.capture.names import parameter_name
+from kexport.graphs.capture.names import ParameterNames
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.low_rank import LowRank, Reader
 from kexport.runtime.contract.errors import UnsupportedError
@@ -41,7 +41,8 @@ def low_rank_updates(model: Any) -> dict[str, LowRank]:
     Raises:
         UnsupportedError: an adapter beside a quantized parameter, or of a kind of layer that is not known here.
     """
-    return dict(_update(layer) for layer in lora_layers(model))
+    names = ParameterNames(model.variables)
+    return {names.of(updated_variable(layer)): _update(layer) for layer in lora_layers(model)}
 
 
 def updated_variable(layer: Any) -> Any:
@@ -62,10 +63,9 @@ def updated_variable(layer: Any) -> Any:
     return kernel
 
 
-def _update(layer: Any) -> tuple[str, LowRank]:
-    kernel = updated_variable(layer)
+def _update(layer: Any) -> LowRank:
     a, b = next((getattr(layer, a), getattr(layer, b)) for _, a, b in _FACTORS if hasattr(layer, a))
-    return parameter_name(kernel), LowRank(_reader(a), _reader(b), layer.lora_alpha / layer.lora_rank)
+    return LowRank(_reader(a), _reader(b), layer.lora_alpha / layer.lora_rank)
 
 
 def _reader(variable: Any) -> Reader:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from kexport.graphs.capture.lora import lora_layers
-from kexport.graphs.capture.names import parameter_name
+from kexport.graphs.capture.names import ParameterNames
 
 from tests.seed_models import MODELS, SeedModel
 from tests.stock_models import build, inputs_of
@@ -28,9 +28,10 @@ def adapted(name: str, rank: int = RANK, targets: list[str] | None = None) -> An
 
 def fill_adapter(task: Any, seed: int, width: float = 0.4) -> None:
     """Random factors, fixed by the variables' names and the seed."""
+    names = ParameterNames(task.variables)
     for layer in lora_layers(task):
         for variable in (layer.lora_kernel_a, layer.lora_kernel_b):
-            generator = np.random.default_rng([zlib.crc32(parameter_name(variable).encode()), seed])
+            generator = np.random.default_rng([zlib.crc32(names.of(variable).encode()), seed])
             variable.assign(width * generator.standard_normal(tuple(variable.shape)).astype(np.float32))
 
 

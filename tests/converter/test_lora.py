@@ -39,10 +39,12 @@ def says(directory: Path, name: str, adapter: str | None = None) -> list[list[in
 
 def state(task: Any) -> dict[str, Any]:
     """What a conversion must leave alone."""
+    adapters = [sorted((name, str(value)) for name, value in vars(layer).items() if "lora" in name) for layer in task._flatten_layers()]
     return {
         "numbers": {variable.path: np.array(variable.value) for variable in task.variables},
         "trainable": {variable.path: variable.trainable for variable in task.weights},
-        "layers": [(layer._trainable, getattr(layer, "lora_enabled", None), sorted(vars(layer))) for layer in task._flatten_layers()],
+        "layers": [layer._trainable for layer in task._flatten_layers()],
+        "adapters": adapters,
         "sampler": task.sampler,
         "function": task.generate_function,
     }
@@ -75,6 +77,26 @@ def test_a_live_model_with_lora_converts_as_it_stands(name: str, tmp_path: Path)
     assert_left_as_found(task, before)
     base = convert(build(MODELS[name]), output=tmp_path / "base", max_length=96, verify="none")
     assert made.manifest.ops == base.manifest.ops
+
+
+@pytest.mark.parametrize(("family", "layers"), [("falcon", None), ("smollm3", ["q_proj", "v_proj"]), ("gemma3", None)])
+def test_other_families_and_names_that_repeat(family: str, layers: list[str] | None, tmp_path: Path) -> None:
+    """Other names of layers, and variables of the same path in every block: each layer gets its own update, live and from a file."""
+    from tests.converter.lora_models import fill_adapter
+    from tests.parity.families import BREADTH, build
+
+    task, file = build(BREADTH[family]), tmp_path / "its.lora.h5"
+    task.backbone.enable_lora(3, target_layer_names=layers)
+    fill_adapter(task, 0)
+    task.backbone.save_lora_weights(str(file))
+    before = state(task)
+    live = convert(task, output=tmp_path / "live", max_length=48)
+    assert live.manifest.parity.verdict == "proven" and live.manifest.parity.near_ties == 0
+    assert_left_as_found(task, before)
+    apart = convert(build(BREADTH[family]), output=tmp_path / "apart", max_length=48, lora=file, lora_mode="separate")
+    (record,) = apart.manifest.adapters
+    assert record.parity.verdict == apart.manifest.parity.verdict == "proven"
+    assert record.parity.cases[0].expected == live.manifest.parity.cases[0].expected != apart.manifest.parity.cases[0].expected
 
 
 @pytest.mark.parametrize("with_lora", [False, True])
