@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-from kexport.runtime.contract.errors import UnsupportedError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -48,13 +47,3 @@ def json_option(function: Function) -> Function:
 def threads_option(function: Function) -> Function:
     """--threads."""
     return click.option("--threads", type=click.IntRange(min=1), help="CPU threads.  [default: the engine's choice]")(function)
-
-
-def not_built(*declarations: str, is_flag: bool = False, **settings: Any) -> Callable[[Function], Function]:
-    """An option that is public but not built yet: hidden from --help; using it raises UnsupportedError (KX206)."""
-
-    def refuse(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-        if value:
-            raise UnsupportedError("KX206", f"`{parameter.opts[0]}` is not built yet", hint="leave it out")
-
-    return click.option(*declarations, is_flag=is_flag, hidden=True, expose_value=False, callback=refuse, **settings)

@@ -20,11 +20,12 @@ from kexport.converter.artifact import Artifact, Outcome, Summary
 from kexport.converter.checks import check_finite
 from kexport.converter.forward import BACKBONE, capture_forwards, forward_signatures
 from kexport.converter.limits import Limits, choose_limits
+from kexport.converter.lora import LoraFile, read_lora_file
 from kexport.converter.options import ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
 from kexport.converter.packaging import package, record_source
 from kexport.converter.plan import Plan, check_resources, make_plan
-from kexport.converter.proving import Prover
+from kexport.converter.proving import Prover, prove_adapters
 from kexport.converter.rounding import RoundedWeights
 from kexport.converter.sources import Source, open_source
 from kexport.graphs.ir import Graph
@@ -80,6 +81,7 @@ def convert_all(
     reporter = reporter or SilentReporter()
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
+        lora = read_lora_file(options.lora) if options.lora is not None else None
         opened = open_source(source, task=options.task, trust_source=options.trust_source, tokenizer=options.tokenizer)
         forward_signatures(opened.task, options)  # refuses what this task cannot have
         plan = make_plan(opened, options)
@@ -88,7 +90,7 @@ def convert_all(
             reporter.note(note)
     names = options.targets
     places = {name: Path(output) if len(names) == 1 else Path(output) / name for name in names}
-    work = _Conversion(opened, options, plan, reporter, seconds)
+    work = _Conversion(opened, options, plan, reporter, seconds, lora)
     return [work.make(name, places[name]) for name in names]
 
 
@@ -120,6 +122,7 @@ class _Conversion:
     plan: Plan
     reporter: Reporter
     seconds: dict[str, float]
+    lora: LoraFile | None = None
     notes: list[str] = field(default_factory=list)
     _captured: _Captured | None = None
     _source_record: Any = None
@@ -152,6 +155,7 @@ class _Conversion:
             with _timed(seconds, "verify"):
                 write_manifest(directory, manifest)
                 manifest = msgspec.structs.replace(manifest, parity=captured.prover.prove(manifest, directory))
+                manifest = prove_adapters(captured.prover, manifest, directory)
         write_manifest(directory, manifest)
         return manifest
 
@@ -166,7 +170,7 @@ class _Conversion:
 
     def _capture_now(self) -> _Captured:
         with _timed(self.seconds, "load libraries and build"), self.reporter.stage("build the model"):
-            original = open_original(self.source)
+            original = open_original(self.source, self.lora, merge=self.options.lora_mode != "separate")
         with _timed(self.seconds, "capture"), self.reporter.stage("capture"):
             graphs = self._capture(original)
             limits = choose_limits(graphs, original.task, self.options)
@@ -207,11 +211,18 @@ class _Conversion:
                 prefill_buckets=self.options.prefill_buckets or (),
                 package=self.options.package or "",
                 on_tensor=on_tensor,
+                replaceable=_replaceable(captured.original),
             )
             weights = captured.original.weights
             if self.options.dtype != "float32":
                 weights = RoundedWeights(weights, self.options.dtype)
             return targets.get(target).emit(captured.graphs, weights, directory, options)
+
+
+def _replaceable(original: Original) -> frozenset[str]:
+    """The parameters that an adapter changes at run time."""
+    adapter = original.adapter
+    return frozenset() if adapter is None or adapter.merged else frozenset(adapter.updates)
 
 
 def stored_bytes(graphs: Mapping[str, Graph], dtype: str) -> int:

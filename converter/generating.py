@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from kexport.converter.stop_text import StopText
 from kexport.runtime import samplers
-from kexport.runtime.contract.errors import UsageError
+from kexport.runtime.contract.errors import KexportError, UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.loading import Check, load_language_model
@@ -33,6 +33,7 @@ class Request:
     starts; None takes what its tokenizer puts there. `max_length` counts prompt and new tokens; `max_new_tokens` the new ones. `sampler`:
     its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's. `chat`: each prompt is
     what a user says to the model, and only its answer is wanted. `check`: compare every file and the tokenizer with their records first.
+    `lora`: the name of an adapter of the artifact.
     """
 
     prompts: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class Request:
     strip_prompt: bool = False
     chat: bool = False
     check: bool = False
+    lora: str | None = None
 
 
 def open_model(artifact: Path, request: Request, threads: int | None) -> LanguageModel:
@@ -61,6 +63,11 @@ def open_model(artifact: Path, request: Request, threads: int | None) -> Languag
         model.close()
         raise UsageError("KX122", f"`{artifact}` has no tokenizer, so it takes no text", hint=_NO_TOKENIZER_HINT)
     model.compile(choose_sampler(request.sampler, request.sampler_arguments, model.manifest))
+    try:
+        model.set_adapter(request.lora)
+    except KexportError:
+        model.close()
+        raise
     return model
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from kexport.converter.console import size_text, table
-from kexport.runtime.contract.manifest import Cache, CacheSlot, Certificate, Fusion, Manifest, ParityCase, TensorSpec
+from kexport.runtime.contract.manifest import Adapter, Cache, CacheSlot, Certificate, Fusion, Manifest, ParityCase, TensorSpec
 from rich.table import Table
 
 _SHOWN_DIGEST = 12
@@ -69,6 +69,7 @@ def _summary(directory: Path, manifest: Manifest) -> Table:
         ("tokenizer", _tokenizer(manifest)),
         ("sampler", _sampler(manifest.generation.sampler)),
         ("verdict", verdict_words(manifest.parity)),
+        *(("adapter", _adapter(adapter)) for adapter in manifest.adapters),
         ("made by", f"kexport {manifest.producer.kexport}"),
     ]
     return table(str(directory), ("", ""), rows)
@@ -79,6 +80,11 @@ def _tokenizer(manifest: Manifest) -> str:
     if tokenizer is None:
         return "none: token ids only"
     return f"{tokenizer.file}, {tokenizer.vocabulary_size} ids, {tokenizer.proven_strings} strings compared with the original's"
+
+
+def _adapter(adapter: Adapter) -> str:
+    where = "merged" if adapter.mode == "merge" else f"chosen by its name: {verdict_words(adapter.parity)}"
+    return f"{adapter.name} (rank {adapter.rank}, alpha {adapter.alpha:g}), {where}"
 
 
 def _sampler(sampler: dict[str, Any]) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kexport.runtime.contract.errors import UnsupportedError, UsageError
 
 Verify = Literal["full", "stream", "none"]
 StoredDtype = Literal["float32", "float16", "bfloat16"]
+LoraMode = Literal["merge", "separate"]
 PLANNED_TARGETS: tuple[str, ...] = ()
 ALL_TARGETS = "all"
 FIXED_SHAPE_TARGETS = ("tflite",)
@@ -16,6 +18,7 @@ NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse 
 # What an artifact may give beyond generating: hidden_states, an output of its steps (contrastive search); the others are calls over whole rows.
 SIGNATURES = ("hidden_states", "score", "score_layers", "score_gradients", "embed")
 NO_WHOLE_ROWS, NO_GRADIENTS = ("tflite",), ("onnx", "openvino", "tflite")  # targets that refuse calls over whole rows, and gradients
+SEPARATE_ADAPTERS = ("onnx", "openvino")  # targets whose engines take an adapter at run time
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
 
@@ -24,7 +27,7 @@ class ConvertOptions:
     """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
     `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
-    `signatures`: what to give beyond logits and generating, of SIGNATURES.
+    `signatures`: what to give beyond logits and generating, of SIGNATURES. `lora`: a file of `save_lora_weights`; `lora_mode` None merges it.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).
     """
 
@@ -40,11 +43,11 @@ class ConvertOptions:
     prefill_buckets: tuple[int, ...] | None = None
     package: str | None = None
     signatures: tuple[str, ...] | None = None
+    lora: str | Path | None = None
+    lora_mode: LoraMode | None = None
     # ---- not built yet
     weights: str | None = None
     batch_size: int | None = None
-    lora: str | None = None
-    lora_mode: str | None = None
     opset_only: bool = False
     upstream_fix: bool = False
     layout: str | None = None
@@ -59,7 +62,7 @@ class ConvertOptions:
 
 
 NOT_BUILT = (
-    "weights", "batch_size", "lora", "lora_mode", "opset_only", "upstream_fix", "layout", "low_memory",
+    "weights", "batch_size", "opset_only", "upstream_fix", "layout", "low_memory",
 )  # fmt: skip
 
 
@@ -87,6 +90,7 @@ def make_options(**given: Any) -> ConvertOptions:
         raise UsageError("KX103", f"--max-length is {options.max_length}", hint="it counts prompt and new tokens together: at least 2")
     _check_target(options.target)
     _check_form(options)
+    _check_lora(options)
     return options
 
 
@@ -132,6 +136,26 @@ def _check_signatures(options: ConvertOptions) -> None:
         raise UnsupportedError("KX382", message, hint="choose another target: onnx, openvino or savedmodel")
     if options.target in NO_GRADIENTS and "score_gradients" in asked:
         raise UnsupportedError("KX382", f"the target `{options.target}` has no gradients", hint="--signatures score_gradients works with --target savedmodel")
+
+
+def _check_lora(options: ConvertOptions) -> None:
+    """How an adapter may be converted."""
+    if options.lora_mode is None:
+        return
+    _one_of("lora-mode", options.lora_mode, get_args(LoraMode))
+    if options.lora is None:
+        raise UsageError("KX108", "--lora-mode means nothing without --lora", hint="give the adapter's file with --lora")
+    whole_rows = sorted(set(options.signatures or ()) - {"hidden_states"})
+    if options.lora_mode == "separate" and whole_rows:
+        message = f"an adapter that is chosen at run time does not reach the signature `{whole_rows[0]}`"
+        raise UnsupportedError("KX365", message, hint="merge the adapter (leave out --lora-mode), or leave the signature out")
+    refused = [target for target in options.targets if target not in SEPARATE_ADAPTERS]
+    if options.lora_mode == "separate" and refused:
+        raise UnsupportedError(
+            "KX365",
+            f"the target `{refused[0]}` cannot take adapters at run time",
+            hint=f"merge the adapter (leave out --lora-mode), or choose {' or '.join(SEPARATE_ADAPTERS)}",
+        )
 
 
 def _check_target(target: str) -> None:

@@ -1,15 +1,20 @@
 """The original as the capture and the writer need it: a stock task, and where its weight bytes come from.
 
 A live object is used as it is. Anything else is built without weights, and its stock loader is recorded (graphs/capture/recorded.py).
+An adapter from a file is added to the weights, or handed on beside them.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kexport.converter.keras_env import import_keras_hub
+from kexport.converter.lora import LoraFile, applied, fit
 from kexport.converter.sources import Source
+from kexport.graphs.low_rank import LowRank, UpdatedWeights
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract.errors import UnsupportedError
 
@@ -17,23 +22,48 @@ LIVE = "object"
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter file on this original. `updates`: by parameter name. `merged`: the original's `weights` hold them already."""
+
+    file: LoraFile
+    updates: Mapping[str, LowRank]
+    merged: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Original:
-    """`task`: for capture; abstract unless `live`. `weights`: bytes by parameter name."""
+    """`task`: for capture; abstract unless `live`. `weights`: bytes by parameter name. `adapter`: from a file, if one was given."""
 
     task: Any
     weights: WeightSource
     live: bool
+    adapter: Adapter | None = None
+
+    def with_adapter(self, task: Any) -> contextlib.AbstractContextManager[None]:
+        """Inside, `task` (this one, or the original as its source loads it) has the adapter as KerasHub loads it."""
+        return applied(self.adapter.file, task) if self.adapter is not None else contextlib.nullcontext()
 
 
-def open_original(source: Source) -> Original:
-    """Build the task and find its weights.
+def open_original(source: Source, lora: LoraFile | None = None, *, merge: bool = True) -> Original:
+    """Build the task and find its weights; with `lora`, an adapter to `merge` into them or to keep apart.
 
     Raises:
-        UnsupportedError: a live model that computes in less than float32.
+        UnsupportedError: a live model that computes in less than float32, or an adapter on quantized layers.
+        InvalidInputError: the adapter does not fit the model.
     """
     import_keras_hub()
+    task, weights, live = _open(source, keep_own_adapters=lora is None)
+    if lora is None:
+        return Original(task, weights, live)
+    updates = fit(lora, task)
+    return Original(task, UpdatedWeights(weights, updates) if merge else weights, live, Adapter(lora, updates, merge))
+
+
+def _open(source: Source, *, keep_own_adapters: bool) -> tuple[Any, WeightSource, bool]:
+    """Task, weights, and whether the task is live. A live model's own adapters are part of its weights unless a file takes their place."""
     from kexport.graphs.capture.abstract import abstract_weights
     from kexport.graphs.capture.live import LiveWeights
+    from kexport.graphs.capture.lora import low_rank_updates
     from kexport.graphs.capture.recorded import recording
 
     if source.kind == LIVE:
@@ -44,9 +74,9 @@ def open_original(source: Source) -> Original:
                 f"the live model computes in {task.compute_dtype}; kexport proves float32 compute",
                 hint="save it with save_to_preset() and convert the preset: it loads in float32",
             )
-        return Original(task, LiveWeights(task.variables), live=True)
+        return task, UpdatedWeights(LiveWeights(task.variables), low_rank_updates(task) if keep_own_adapters else {}), True
     with abstract_weights():
         task = source.build(load_weights=False)
     with recording() as recorded:
         source.load_weights_into(task)
-    return Original(task, recorded.source(task.variables), live=False)
+    return task, recorded.source(task.variables), False

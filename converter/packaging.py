@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from kexport import targets
 from kexport.converter.limits import Limits
+from kexport.converter.lora.records import adapter_records
 from kexport.converter.options import ConvertOptions
 from kexport.converter.original import Original
 from kexport.converter.parity.gate import library_versions
@@ -60,6 +61,7 @@ def package(
         tokenizer=tokenizer,
         generation=_generation(original.task, tokenizer, emitted, limits) if source.task != "backbone" else _no_generation(original.task),
         memory=_memory(emitted, limits),
+        adapters=adapter_records(original.adapter, emitted, directory),
         fusions=emitted.fusions,
         ops=emitted.ops,
         runtimes=runtimes,

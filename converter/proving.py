@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kexport.converter.parity.oracle import LoadedOracle, Oracle, StreamedOracle
 from kexport.converter.rounding import RoundedWeights, round_in_place
 from kexport.converter.sources import Source
 from kexport.graphs.ir import Graph
+from kexport.graphs.low_rank import UpdatedWeights
 from kexport.runtime.contract.errors import ParityError
 from kexport.runtime.contract.manifest import Certificate, Manifest
 from kexport.runtime.contract.progress import Reporter
@@ -44,36 +46,46 @@ class Prover:
     depth: str
     reporter: Reporter
     graphs: Mapping[str, Graph] | None = None
-    _answers: Answers | None = field(default=None, init=False)
+    _answers: dict[str, Answers] = field(default_factory=dict, init=False)
 
-    def prove(self, manifest: Manifest, directory: Path) -> Certificate:
-        """The certificate of the artifact in `directory`.
+    def prove(self, manifest: Manifest, directory: Path, adapter: str = "") -> Certificate:
+        """The certificate of the artifact in `directory`, with the `adapter` of that name set if one is given.
 
         Raises:
             ParityError: it does not give the original's tokens.
         """
-        if self._answers is None:
+        if not self._answers:
             self._answers = self._ask(manifest)
-        answers = self._answers
-        certificate = self._prove_generation(manifest, directory, answers)
+        answers = self._answers[adapter]
+        certificate = self._prove_generation(manifest, directory, answers, adapter)
         if not answers.forward:
             return certificate
         outputs = run_forward(directory, answers.forward, low_memory=self.depth == "stream", reporter=self.reporter)
         graphs = self.graphs if answers.parameters <= LARGEST_MODEL else None
-        largest, warnings = judge_forward(answers.forward, outputs, graphs, RoundedWeights(self.original.weights, manifest.dtype.stored))
+        largest, warnings = judge_forward(answers.forward, outputs, graphs, self._stored_weights(adapter, manifest.dtype.stored))
         return msgspec.structs.replace(
             certificate, max_logit_difference=certificate.max_logit_difference | largest, warnings=(*certificate.warnings, *warnings)
         )
 
-    def _prove_generation(self, manifest: Manifest, directory: Path, answers: Answers) -> Certificate:
+    def _prove_generation(self, manifest: Manifest, directory: Path, answers: Answers, adapter: str) -> Certificate:
         if not answers.expected:
             return certificate_of((), answers.oracle, answers.steps)
-        results = run_artifact(directory, answers.expected, answers.pad, low_memory=self.depth == "stream", reporter=self.reporter)
+        low_memory = self.depth == "stream"
+        results = run_artifact(directory, answers.expected, answers.pad, low_memory=low_memory, reporter=self.reporter, adapter=adapter)
         if self.graphs is None or answers.parameters > LARGEST_MODEL:
             return judge(answers.expected, results, answers.oracle, answers.steps)
-        return self._judge_and_explain(self.graphs, answers, results, RoundedWeights(self.original.weights, manifest.dtype.stored))
+        return self._judge_and_explain(self.graphs, answers, results, self._stored_weights(adapter, manifest.dtype.stored))
 
-    def _ask(self, manifest: Manifest) -> Answers:
+    def _stored_weights(self, adapter: str, stored: str) -> RoundedWeights:
+        """The numbers that the artifact computes with: an adapter that is kept apart is added to what is stored, and rounded as that is."""
+        base = RoundedWeights(self.original.weights, stored)
+        if not adapter:
+            return base
+        assert self.original.adapter is not None
+        return RoundedWeights(UpdatedWeights(base, self.original.adapter.updates), stored)
+
+    def _ask(self, manifest: Manifest) -> dict[str, Answers]:
+        """The original's answers by the name of the adapter kept apart; `""` is the artifact as it is opened."""
         pad = manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0
         sizes = Sizes(
             vocabulary=manifest.generation.vocabulary_size,
@@ -83,18 +95,42 @@ class Prover:
             seq2seq=manifest.task == "seq2seq-lm",
             forbidden=frozenset({pad, *(manifest.generation.stop_token_ids or ())}),
         )
-        stored = manifest.dtype.stored
-        oracle: Oracle
+        adapter = self.original.adapter
+        names = ["", adapter.file.name] if adapter is not None and not adapter.merged else [""]
         if self.depth == "stream" and not self.original.live:
-            oracle = StreamedOracle(self.original.task, pad, RoundedWeights(self.original.weights, stored))
-            expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
-        else:
-            with self.reporter.stage("load the original"):
-                task = self.original.task if self.original.live else self.source.load("float32")
-            oracle = LoadedOracle(task, pad)
-            with round_in_place(task, stored):
-                expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None)
-        return Answers(expected, oracle.description, oracle.steps, pad, sizes.parameters, forward)
+            return {name: self._ask_streamed(self._stored_weights(name, manifest.dtype.stored), manifest, sizes, pad) for name in names}
+        with self.reporter.stage("load the original"):
+            task = self.original.task if self.original.live else self.source.load("float32")
+        return {name: self._ask_loaded(task, name, manifest, sizes, pad) for name in names}
+
+    def _ask_streamed(self, weights: RoundedWeights, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
+        oracle = StreamedOracle(self.original.task, pad, weights)
+        expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
+        merged = ", the adapter merged into them" if self.original.adapter is not None else ""
+        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward)
+
+    def _ask_loaded(self, task: Any, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
+        oracle, adapter = LoadedOracle(task, pad), self.original.adapter
+        with self._as_stored(task, name, manifest.dtype.stored):
+            expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None)
+        loaded = f", {adapter.file.path.name} through load_lora_weights()" if adapter is not None and (adapter.merged or name) else ""
+        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward)
+
+    @contextlib.contextmanager
+    def _as_stored(self, task: Any, name: str, stored: str) -> Iterator[None]:
+        """Inside, `task` is the original over the stored numbers, with the adapter as KerasHub loads it if it is merged or asked for by name."""
+        from kexport.graphs.capture.lora import without_lora
+
+        adapter = self.original.adapter
+        with contextlib.ExitStack() as stack:
+            if adapter is not None and not adapter.merged:
+                with without_lora(task):  # the base is stored, and so rounded, by itself
+                    stack.enter_context(round_in_place(task, stored))
+            is_wanted = adapter is not None and (adapter.merged or bool(name))
+            if adapter is not None:
+                stack.enter_context(self.original.with_adapter(task) if is_wanted else without_lora(task))
+            stack.enter_context(round_in_place(task, stored))
+            yield
 
     def _ask_oracle(self, oracle: Oracle, manifest: Manifest, sizes: Sizes, *, with_texts: bool) -> tuple[list[Expected], list[Answer]]:
         """Its generations, of which a backbone has none, and its whole rows."""
@@ -118,3 +154,18 @@ class Prover:
             assert first.tokens is not None and first.logits is not None
             cause = attribute_difference(graphs, weights, first.case, first.tokens, first.logits, answers.pad)
             raise ParityError(error.code, f"{error.message}; {cause}", hint=error.hint) from error
+
+
+def prove_adapters(prover: Prover, manifest: Manifest, directory: Path) -> Manifest:
+    """`manifest` with a certificate for each adapter that can be chosen at run time.
+
+    Raises:
+        ParityError: with one of them the artifact does not give the original's tokens.
+    """
+    if not manifest.separate_adapters():
+        return manifest
+    adapters = [
+        msgspec.structs.replace(adapter, parity=prover.prove(manifest, directory, adapter.name)) if adapter.mode == "separate" else adapter
+        for adapter in manifest.adapters
+    ]
+    return msgspec.structs.replace(manifest, adapters=tuple(adapters))

@@ -42,17 +42,26 @@ class RoundedWeights:
 
 @contextlib.contextmanager
 def round_in_place(task: Any, dtype: str) -> Iterator[None]:
-    """The task's float variables rounded to `dtype` inside, and as they were after it."""
+    """The task's float variables rounded to `dtype` inside, and as they were after it. Adapters (LoRA) are merged first, as what is stored
+    is the rounded sum: inside, they add nothing.
+    """
     if dtype == "float32":
         yield
         return
     import keras
+    from kexport.graphs.capture.lora import low_rank_updates, without_lora
+    from kexport.graphs.capture.names import ParameterNames
 
+    names = ParameterNames(task.variables)
     found = [(v, np.asarray(v.value)) for v in task.variables if keras.backend.is_float_dtype(keras.backend.standardize_dtype(v.dtype))]
+    updates = low_rank_updates(task)
+    found.sort(key=lambda pair: names.of(pair[0]) not in updates)  # sums are made before their factors are rounded
     try:
         for variable, array in found:
-            variable.assign(rounded(array, dtype))
-        yield
+            update = updates.get(names.of(variable))
+            variable.assign(rounded(array if update is None else array + update.delta(), dtype))
+        with without_lora(task):
+            yield
     finally:
         for variable, array in found:
             variable.assign(array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -17,6 +18,9 @@ from kexport.runtime.loading import check_files
 from kexport.runtime.tokenizer import open_tokenizer
 from kexport.runtime.tokenizer_check import replay_fixture
 
+if TYPE_CHECKING:
+    from kexport.converter.lora import LoraFile
+
 
 def _checked_manifest(artifact: Path, reporter: Reporter) -> Manifest:
     manifest = read_manifest(artifact)
@@ -28,17 +32,19 @@ def _checked_manifest(artifact: Path, reporter: Reporter) -> Manifest:
     return manifest
 
 
-def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_source: bool, reporter: Reporter) -> Certificate:
-    """Compare with the original and renew the certificate in the manifest.
+def verify_artifact(
+    artifact: Path, source: str, depth: str | None, *, trust_source: bool, reporter: Reporter, lora: str | Path | None = None
+) -> Certificate:
+    """Compare with the original and renew the certificate in the manifest. `lora`: the file of the artifact's adapter, if it has one.
 
     Raises:
         ParityError: the artifact does not give the original's tokens; the manifest is left as it was.
-        InvalidInputError: a file was changed, or the source is another model.
+        InvalidInputError: a file was changed, the source is another model, or the adapter is missing or another one.
     """
     from kexport.converter.options import make_options
     from kexport.converter.original import open_original
     from kexport.converter.plan import make_plan
-    from kexport.converter.proving import Prover
+    from kexport.converter.proving import Prover, prove_adapters
     from kexport.converter.sources import open_source
 
     manifest = _checked_manifest(artifact, reporter)
@@ -48,12 +54,31 @@ def verify_artifact(artifact: Path, source: str, depth: str | None, *, trust_sou
         raise InvalidInputError(
             "KX305", f"the artifact was made from a {manifest.source.class_name}, {source} is a {opened.class_name}", hint="give the artifact's own source"
         )
+    adapter = _checked_adapter(manifest, lora)
     plan = make_plan(opened, options)
     with reporter.stage("build the model"):
-        original = open_original(opened)
-    certificate = Prover(opened, original, plan.verify, reporter).prove(manifest, artifact)
-    write_manifest(artifact, msgspec.structs.replace(manifest, parity=certificate))
-    return certificate
+        original = open_original(opened, adapter, merge=not manifest.separate_adapters())
+    prover = Prover(opened, original, plan.verify, reporter)
+    proven = prove_adapters(prover, msgspec.structs.replace(manifest, parity=prover.prove(manifest, artifact)), artifact)
+    write_manifest(artifact, proven)
+    return proven.parity
+
+
+def _checked_adapter(manifest: Manifest, lora: str | Path | None) -> LoraFile | None:
+    """The adapter file that the artifact was made with."""
+    from kexport.converter.lora import read_lora_file
+
+    if not manifest.adapters:
+        if lora is not None:
+            raise InvalidInputError("KX367", "the artifact was made without an adapter", hint="leave out --lora")
+        return None
+    (recorded,) = manifest.adapters
+    if lora is None:
+        raise InvalidInputError("KX367", f"the artifact was made with the adapter {recorded.source}", hint="give its file with --lora")
+    file = read_lora_file(lora)
+    if file.digest != recorded.digest:
+        raise InvalidInputError("KX367", f"`{file.path.name}` is not the adapter {recorded.source} that the artifact was made with: its SHA-256 differs", hint="give the same file")
+    return file
 
 
 def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
@@ -67,11 +92,20 @@ def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
     if not manifest.parity.cases:
         what = "no certificate" if manifest.parity.verdict == "not-verified" else "no prompts to replay: a backbone is compared with its original only"
         raise InvalidInputError("KX306", f"{artifact} carries {what}", hint="kexport verify ARTIFACT SOURCE makes one")
-    answers = [_expected(case) for case in manifest.parity.cases]
+    replayed = _replay(artifact, manifest, manifest.parity, "", reporter)
+    for adapter in manifest.separate_adapters().values():
+        _replay(artifact, manifest, adapter.parity, adapter.name, reporter)
+    return replayed
+
+
+def _replay(artifact: Path, manifest: Manifest, certificate: Certificate, adapter: str, reporter: Reporter) -> Certificate:
+    """Run the cases of one certificate, with the adapter that it is about."""
+    answers = [_expected(case) for case in certificate.cases]
     pad = manifest.tokenizer.special_tokens.get("pad", 0) if manifest.tokenizer is not None else 0
-    results = run_artifact(artifact, answers, pad, low_memory=manifest.parity.verdict == "proven-steps", reporter=reporter)
+    low_memory = certificate.verdict == "proven-steps"
+    results = run_artifact(artifact, answers, pad, low_memory=low_memory, reporter=reporter, adapter=adapter)
     records = []
-    for index, (answer, recorded) in enumerate(zip(answers, manifest.parity.cases, strict=True)):
+    for index, (answer, recorded) in enumerate(zip(answers, certificate.cases, strict=True)):
         if answer.texts is not None:
             compared = compare_texts(answer.case, answer.texts, [str(text) for text in results[f"texts:{index}"]])
         else:
@@ -82,7 +116,7 @@ def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:
                 "KX304", f"replaying `{recorded.name}`: {compared.difference.text}", hint="this machine's kernels round differently, or a library is broken"
             )
         records.append(compared.record)
-    return msgspec.structs.replace(manifest.parity, cases=tuple(records), tokens_equal=sum(r.tokens_equal for r in records if not r.texts))
+    return msgspec.structs.replace(certificate, cases=tuple(records), tokens_equal=sum(r.tokens_equal for r in records if not r.texts))
 
 
 def _expected(record: ParityCase) -> Expected:

@@ -48,6 +48,7 @@ class LanguageModel:
         self._chat: ChatTemplate | None = None
         self._open_forward = open_forward
         self._forward: Forward | None = None
+        self._adapter: str | None = None
 
     @property
     def preprocessor(self) -> Preprocessor | None:
@@ -68,6 +69,26 @@ class LanguageModel:
         Raises as `samplers.get` does.
         """
         self.sampler = samplers.get(sampler)
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the adapter that is set."""
+        return self._adapter
+
+    def set_adapter(self, name: str | None) -> None:
+        """Generate with the adapter called `name` from now on; None: with the base model. The weights it changes are loaded anew.
+
+        Raises InvalidInputError (KX370) for a name that the artifact does not have, (KX371) where the adapter's file does not fit.
+        """
+        if name == self._adapter:
+            return
+        known = self.manifest.separate_adapters()
+        if name is not None and name not in known:
+            message = f"the artifact has no adapter `{name}`"
+            hint = f"it has: {', '.join(known)}" if known else "adapters come in with `kexport convert --lora FILE --lora-mode separate`"
+            raise InvalidInputError("KX370", message, hint=hint)
+        self.engine.set_adapter(None if name is None else known[name])
+        self._adapter = name
 
     def generate(
         self,

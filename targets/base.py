@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kexport.graphs.ir import Graph
-from kexport.graphs.weights import WeightSource
+from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract.manifest import Cache, File, Fusion, Signature, VendorRuntime
 from numpy.typing import NDArray
 
@@ -24,6 +24,8 @@ class EmitOptions:
     (0: as `capacity`), and `prefill_buckets`, the prompt lengths that get a signature of their own (none: the target's choice).
     `package`: the form of the result where a target has several. `on_tensor(name, array)`: called for every tensor written to a weight
     file, in file order, while the array is alive anyway (NaN checks, digests, progress); it must not keep the array.
+    `replaceable`: parameters that are replaced when an engine opens the artifact. Tensors that read one stand in a weight file, whatever
+    their size, and are told in `Emitted.replaceable`; targets that cannot replace tensors have none.
     """
 
     capacity: int
@@ -33,6 +35,22 @@ class EmitOptions:
     prefill_buckets: tuple[int, ...] = ()
     package: str = ""
     on_tensor: TensorHook | None = None
+    replaceable: frozenset[str] = frozenset()
+
+    def is_replaceable(self, weight: Weight) -> bool:
+        """Whether `weight` reads a replaceable parameter."""
+        return any(parameter.name in self.replaceable for parameter in weight.parameters())
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a weight stands: the tensor `name` of the model file `file`, its bytes in the file `data` from `offset` on."""
+
+    file: str
+    name: str
+    weight: Weight
+    data: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +76,7 @@ class Emitted:
     ops: dict[str, int]
     files: tuple[File, ...]
     geometry: Geometry
+    replaceable: tuple[StoredTensor, ...] = ()
 
 
 class Target(Protocol):

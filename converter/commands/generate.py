@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from kexport.converter.cli_options import IntegerList, artifact_argument, json_option, not_built, threads_option
+from kexport.converter.cli_options import IntegerList, artifact_argument, json_option, threads_option
 
 BUILT_SAMPLERS = "greedy, top_k, top_p, random, beam, contrastive"
 SAMPLERS = ("greedy", "top_k", "top_p", "random", "beam", "contrastive")
@@ -38,9 +38,9 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "alpha", "seed")
     "--decoder-token-ids", type=IntegerList(), metavar="IDS", help="With --token-ids: where the decoder of a seq2seq model starts."
 )
 @click.option("--check", is_flag=True, help="Compare all files and the tokenizer with what was recorded at conversion first.")
+@click.option("--lora", metavar="NAME", help="Use the adapter NAME that the artifact brings.  [default: none]")
 @threads_option
 @json_option
-@not_built("--lora")
 def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int | None, as_json: bool, **options: Any) -> None:
     """Continue PROMPTS with the model in ARTIFACT, as KerasHub's generate() does.
 

@@ -17,12 +17,21 @@ machine, without Keras, and the recorded tokens must come out. Every file is has
 @click.argument("source", required=False)
 @click.option("--replay", is_flag=True, help="Replay the recorded cases; needs no Keras.")
 @click.option("--verify", "depth", metavar="full|stream", default=None, help="How deep to compare with SOURCE [default: by available memory].")
+@click.option("--lora", type=click.Path(path_type=Path), metavar="FILE", help="The adapter that the artifact was made with.")
 @click.option("--report", hidden=True)
 @click.option("--trust-source", is_flag=True, help="Run code that SOURCE brings along. Only for sources you trust.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
-    artifact: Path, source: str | None, replay: bool, depth: str | None, report: str | None, trust_source: bool, quiet: bool, as_json: bool
+    artifact: Path,
+    source: str | None,
+    replay: bool,
+    depth: str | None,
+    lora: Path | None,
+    report: str | None,
+    trust_source: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     from kexport.runtime.contract.errors import UnsupportedError, UsageError
 
@@ -37,7 +46,9 @@ def command(
 
     reporter = reporter_for(quiet=quiet)
     certificate = (
-        replay_artifact(artifact, reporter) if source is None else verify_artifact(artifact, source, depth, trust_source=trust_source, reporter=reporter)
+        replay_artifact(artifact, reporter)
+        if source is None
+        else verify_artifact(artifact, source, depth, trust_source=trust_source, reporter=reporter, lora=lora)
     )
     if as_json:
         print_json(certificate_document(certificate))

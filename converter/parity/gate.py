@@ -87,8 +87,10 @@ def _streamed_case(steps: int, sizes: Sizes) -> Case:
     return Case(f"one row, {steps} steps", (prompt,), len(prompt) + steps, case.encoder[:1])
 
 
-def run_artifact(directory: Path, answers: list[Expected], pad: int, *, low_memory: bool, reporter: Reporter) -> dict[str, NDArray[Any]]:
-    """Replay the cases on the artifact in a fresh process.
+def run_artifact(
+    directory: Path, answers: list[Expected], pad: int, *, low_memory: bool, reporter: Reporter, adapter: str = ""
+) -> dict[str, NDArray[Any]]:
+    """Replay the cases on the artifact in a fresh process, with one of its adapters set if that is named.
 
     Raises:
         ParityError: the artifact cannot even be run; the process's last words are the detail.
@@ -96,7 +98,7 @@ def run_artifact(directory: Path, answers: list[Expected], pad: int, *, low_memo
     entries = [{"case": dataclasses.asdict(a.case), "expected": None if a.logits is None or a.tokens is None else a.tokens.tolist()} for a in answers]
     with tempfile.TemporaryDirectory(prefix="kexport-parity-") as temporary, reporter.stage("run the artifact", total=len(answers)) as stage:
         cases, results = Path(temporary) / "cases.json", Path(temporary) / "results.npz"
-        cases.write_text(json.dumps({"cases": entries, "pad": pad, "low_memory": low_memory}), encoding="utf-8")
+        cases.write_text(json.dumps({"cases": entries, "pad": pad, "low_memory": low_memory, "adapter": adapter}), encoding="utf-8")
         command = [sys.executable, "-m", "kexport.converter.parity.replay", str(directory), str(cases), str(results)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:

@@ -86,14 +86,19 @@ def main(artifact: str, cases_file: str, results_file: str) -> None:
 
 
 def _run(runtime: Any, artifact: str, document: dict[str, Any], low_memory: bool, results: dict[str, NDArray[Any]]) -> None:
-    model = runtime.load(artifact, preprocessor=None, low_memory=low_memory, allow_unverified=True)
-    model.compile(sampler="greedy")
+    def opened(preprocessor: str | None) -> Any:
+        model = runtime.load(artifact, preprocessor=preprocessor, low_memory=low_memory, allow_unverified=True)
+        model.compile(sampler="greedy")
+        if document["adapter"]:
+            model.set_adapter(document["adapter"])
+        return model
+
+    model = opened(None)
     text_model = None
     for index, entry in enumerate(document["cases"]):
         case = case_from_json(entry["case"])
         if case.texts and text_model is None:
-            text_model = runtime.load(artifact, low_memory=low_memory, allow_unverified=True)
-            text_model.compile(sampler="greedy")
+            text_model = opened("auto")
         expected = None if entry["expected"] is None else np.array(entry["expected"], np.int32)
         for name, value in run_case(model, text_model, case, expected, document["pad"]).items():
             results[f"{name}:{index}"] = np.asarray(value)

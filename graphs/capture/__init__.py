@@ -12,6 +12,7 @@ from typing import Any
 
 import kexport.graphs.capture.adapters  # noqa: F401  registers them
 from kexport.graphs.capture.causal import capture_causal
+from kexport.graphs.capture.lora import without_lora
 from kexport.graphs.capture.seq2seq import capture_seq2seq
 from kexport.graphs.ir import Graph
 from kexport.runtime.contract.errors import UnsupportedError
@@ -26,7 +27,8 @@ class Captured:
 
 
 def capture(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> Captured:
-    """Capture a keras_hub CausalLM or Seq2SeqLM, live or abstract; the task is left as found.
+    """Capture a keras_hub CausalLM or Seq2SeqLM, live or abstract; the task is left as found. Adapters (LoRA) are left out of the graph:
+    its weights bring them (capture/lora.py).
 
     Args:
         without: names of interceptors to leave out, e.g. {"attention"}: these layers stay plain ops.
@@ -35,12 +37,13 @@ def capture(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: 
     Raises:
         UnsupportedError: another kind of task, or something the graph has no form for.
     """
-    if hasattr(task, "call_decoder_with_cache"):
-        graphs, notes = capture_seq2seq(task, without=without, hidden_states=hidden_states)
-        return Captured(graphs, notes)
-    if hasattr(task, "call_with_cache"):
-        graph, notes = capture_causal(task, without=without, hidden_states=hidden_states)
-        return Captured({"extend": graph}, notes)
+    with without_lora(task):
+        if hasattr(task, "call_decoder_with_cache"):
+            graphs, notes = capture_seq2seq(task, without=without, hidden_states=hidden_states)
+            return Captured(graphs, notes)
+        if hasattr(task, "call_with_cache"):
+            graph, notes = capture_causal(task, without=without, hidden_states=hidden_states)
+            return Captured({"extend": graph}, notes)
     raise UnsupportedError("KX205", f"{type(task).__name__} is neither a CausalLM nor a Seq2SeqLM", hint="see `kexport list`")
 
 

@@ -244,6 +244,60 @@ class Fusion(Record, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class AdapterStep(Record, frozen=True, kw_only=True):
+    """One step of the way from an update in its parameter's own shape to its place in a stored tensor.
+
+    `kind`: `transpose` by the permutation `numbers`, `reshape` to the sizes `numbers`, `pad` with zeros: before and after each axis in turn.
+    """
+
+    kind: Literal["transpose", "reshape", "pad"]
+    numbers: tuple[int, ...]
+
+
+class AdapterPart(Record, frozen=True, kw_only=True):
+    """What an adapter adds to a stored tensor for one parameter: `scale * (a @ b)`, brought to the tensor's shape by `steps`.
+
+    `a` [..., rank] and `b` [rank, out] are the names of float32 tensors in the adapter's file.
+    """
+
+    a: str
+    b: str
+    scale: float
+    steps: tuple[AdapterStep, ...] = ()
+
+
+class AdapterTensor(Record, frozen=True, kw_only=True):
+    """A stored tensor that an adapter changes: `name` in the model file `file`, kept in `dtype` and `shape`; its bytes stand in the file
+    `data` from `offset` on. `parts` are added to it.
+    """
+
+    file: str
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    data: str
+    offset: int
+    parts: tuple[AdapterPart, ...]
+
+
+class Adapter(Record, frozen=True, kw_only=True):
+    """A LoRA adapter that came from a file: the file's name and digest, its rank, and alpha (updates are scaled by alpha / rank).
+
+    `mode` `merge`: it is part of the weights. `separate`: the weights are the base model's; the adapter is `file`, changes `tensors`, can be
+    chosen by its `name`, and has a certificate of its own.
+    """
+
+    name: str
+    source: str
+    digest: str
+    rank: int
+    alpha: float
+    mode: Literal["merge", "separate"] = "merge"
+    file: str = ""
+    tensors: tuple[AdapterTensor, ...] = ()
+    parity: Certificate = Certificate()
+
+
 class File(Record, frozen=True, kw_only=True):
     """One file of the artifact, path relative to it."""
 
@@ -268,6 +322,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     generation: Generation = Generation()
     memory: Memory = Memory()
     parity: Certificate = Certificate()
+    adapters: tuple[Adapter, ...] = ()
     fusions: tuple[Fusion, ...] = ()
     ops: dict[str, int] = {}
     runtimes: tuple[VendorRuntime, ...] = ()
@@ -276,3 +331,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     def signature(self, name: str) -> Signature | None:
         """The signature called `name`, or None."""
         return next((s for s in self.signatures if s.name == name), None)
+
+    def separate_adapters(self) -> dict[str, Adapter]:
+        """The adapters that can be chosen at run time, by name."""
+        return {adapter.name: adapter for adapter in self.adapters if adapter.mode == "separate"}

@@ -146,6 +146,7 @@ def _check_consistency(manifest: Manifest) -> None:
         if path not in listed:
             raise _contradiction(f"{owner} names the file `{path}`, which `files` does not list")
     _check_unique("signature", [signature.name for signature in manifest.signatures])
+    _check_unique("adapter", [adapter.name for adapter in manifest.adapters])
     slots = [slot.name for slot in manifest.cache.slots]
     _check_unique("cache slot", slots)
     for name in (name for layer in manifest.cache.layers for name in layer):
@@ -163,6 +164,9 @@ def _named_files(manifest: Manifest) -> list[tuple[str, str]]:
             named.append(("`tokenizer`", manifest.tokenizer.fixture))
         if manifest.tokenizer.chat is not None:
             named.append(("`tokenizer`", manifest.tokenizer.chat.file))
+    for adapter in manifest.separate_adapters().values():
+        changed = {path for tensor in adapter.tensors for path in (tensor.file, tensor.data)}
+        named += [(f"adapter `{adapter.name}`", path) for path in (adapter.file, *sorted(changed))]
     return named
 
 

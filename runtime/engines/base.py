@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import Manifest, Signature
+from kexport.runtime.contract.manifest import Adapter, Manifest, Signature
 
 Tokens = npt.NDArray[np.integer[Any]]
 Lengths = npt.NDArray[np.int64]
@@ -119,6 +119,14 @@ class Engine(ABC):
         Raises UnsupportedError (KX554) on a model without an encoder.
         """
         raise UnsupportedError("KX554", "this artifact has no encoder", hint="pass `token_ids` and `padding_mask` only")
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Compute with the adapter added to the weights, None: without one. Caches made before go on as they were made, or become unusable.
+
+        Raises UnsupportedError (KX372) on an engine that cannot, InvalidInputError (KX371) where adapter and weights do not fit each other.
+        """
+        if adapter is not None:
+            raise UnsupportedError("KX372", "this artifact's engine takes no adapters at run time", hint="convert with the adapter merged")
 
     @abstractmethod
     def close(self) -> None:

@@ -11,7 +11,7 @@ slots. The attention op is `com.microsoft.GroupQueryAttention`, whose rules this
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
+from kexport.runtime.adapters import changed_tensors
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, ResourceError, UnsupportedError
-from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
+from kexport.runtime.contract.manifest import Adapter, CacheSlot, Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import (
     CacheState,
     Engine,
@@ -40,6 +41,7 @@ Array = npt.NDArray[Any]
 
 _TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.ENCODER_ATTENTION_MASK}
 _LOG_ERRORS_ONLY = 3
+_ONNX_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16}  # the numbers of ONNX's element types
 _PREFILL_CHUNK = 512  # tokens of one prefill call: longer ones gain no speed and their temporaries grow with the square
 _TOLERATED_PADDING = 1.25  # a ragged prompt goes in one call while padded tokens stay below this multiple of the real ones
 
@@ -217,6 +219,9 @@ class OnnxEngine(Engine):
         self._encode_signature = manifest.signature(names.ENCODE)
         self._encoder = open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
         self._session: ort.InferenceSession | None = open_session(directory / step.file, options)
+        self._directory, self._options, self._step_file = directory, options, step.file
+        self._adapter: Adapter | None = None
+        self._replaced: dict[str, dict[str, ort.OrtValue]] = {}  # onnxruntime does not keep their memory alive
         cross_slots = [slot for slot in manifest.cache.slots if slot.kind == "cross" and slot.shared_with is None]
         self._cross_outputs = [output for slot in cross_slots for output in slot.outputs]
 
@@ -268,8 +273,23 @@ class OnnxEngine(Engine):
             return self._extend_rows(cache, None, tokens[:, :width], counts)
         return self._extend_row_by_row(cache, tokens, counts)
 
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        if self._session is None:
+            raise InvalidInputError("KX550", "the engine is closed", hint="load the artifact again")
+        files = {tensor.file for chosen in (self._adapter, adapter) if chosen is not None for tensor in chosen.tensors}
+        replaced = {file: _replaced_initializers(self._directory, adapter, file) for file in files}
+        if self._encode_signature is not None and self._encode_signature.file in files:
+            self._encoder = None  # the old weights go before the new ones come
+            file = self._encode_signature.file
+            self._encoder = open_session(self._directory / file, self._options, replaced[file])
+        if self._step_file in files:
+            self._session = None
+            self._session = open_session(self._directory / self._step_file, self._options, replaced[self._step_file])
+        self._adapter, self._replaced = adapter, replaced
+
     def close(self) -> None:
         self._session = self._encoder = None
+        self._replaced = {}
 
     def _step(self, cache: OnnxCache, tokens: Tokens) -> Logits:
         """One token of one row that has had its prompt: what a decode step needs and nothing else. Between two steps the weights flush this
@@ -336,8 +356,19 @@ def open_onnx(directory: Path, manifest: Manifest, options: EngineOptions) -> En
     return OnnxEngine(directory, manifest, options)
 
 
-def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
-    """A session, for any signature of the artifact. Raises InvalidInputError (KX557) where onnxruntime cannot open the file.
+def _replaced_initializers(directory: Path, adapter: Adapter | None, file: str) -> dict[str, ort.OrtValue]:
+    """What takes the place of the file's own initializers, by name."""
+    if adapter is None:
+        return {}
+    return {
+        tensor.name: ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_TYPES[tensor.dtype])
+        for tensor, array in changed_tensors(directory, adapter, file)
+    }
+
+
+def open_session(path: Path, options: EngineOptions, replaced: Mapping[str, ort.OrtValue] | None = None) -> ort.InferenceSession:
+    """A session, for any signature of the artifact; `replaced` stand for initializers of the file. Raises InvalidInputError (KX557) where
+    onnxruntime cannot open the file.
 
     Threads spin between operators, onnxruntime's own default: on idle cores sleeping costs a tenth of a decode step."""
     settings = ort.SessionOptions()
@@ -348,6 +379,8 @@ def open_session(path: Path, options: EngineOptions) -> ort.InferenceSession:
         settings.intra_op_num_threads = options.threads
     if options.low_memory:
         settings.add_session_config_entry("session.disable_prepacking", "1")  # weights stay mapped from the file
+    if replaced:
+        settings.add_external_initializers(list(replaced), list(replaced.values()))
     try:
         with contextlib.nullcontext() if options.low_memory else on_huge_pages():
             return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])

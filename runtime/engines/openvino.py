@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
+from kexport.runtime.adapters import changed_tensors
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature
+from kexport.runtime.contract.manifest import Adapter, CacheSlot, Manifest, Signature
 from kexport.runtime.engines.base import (
     CacheState,
     Engine,
@@ -35,6 +36,7 @@ from kexport.runtime.engines.base import (
     register_engine,
 )
 from kexport.runtime.huge_pages import on_huge_pages
+from openvino import opset13 as op
 
 Array = npt.NDArray[Any]
 
@@ -199,13 +201,13 @@ class OpenVinoEngine(Engine):
         self._layout = _read_layout(manifest, step)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = hidden_size_of(step)
-        core = ov.Core()
-        with contextlib.nullcontext() if options.low_memory else on_huge_pages():
-            self._model: ov.CompiledModel | None = compile_model(core, directory / step.file, options)
-            _check_states(self._model, self._layout)
-            self._warm_up()
+        self._core, self._directory, self._options, self._step_file = ov.Core(), directory, options, step.file
+        self._adapter: Adapter | None = None
+        self._model: ov.CompiledModel | None = None
+        self._open_step()
         encode = manifest.signature(names.ENCODE)
-        self._encoder = compile_model(core, directory / encode.file, options) if encode else None
+        self._encoder_file = encode.file if encode else ""
+        self._encoder = compile_model(self._core, directory / encode.file, options) if encode else None
 
     def new_cache(self, batch_size: int, capacity: int) -> OpenVinoCache:
         if batch_size < 1 or capacity < 1 or (self._capacity and capacity > self._capacity):
@@ -250,12 +252,31 @@ class OpenVinoEngine(Engine):
                 self._collect(cache, start)
         return result
 
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        self._open_model()
+        files = {tensor.file for chosen in (self._adapter, adapter) if chosen is not None for tensor in chosen.tensors}
+        changed = {} if adapter is None else {file: _with_adapter(self._core, self._directory / file, adapter) for file in files}
+        if self._encoder_file in files:
+            self._encoder = None  # the old weights go before the new ones come
+            self._encoder = compile_model(self._core, self._directory / self._encoder_file, self._options, changed.get(self._encoder_file))
+        if self._step_file in files:
+            self._open_step(changed.get(self._step_file))
+        self._adapter = adapter
+
     def close(self) -> None:
         self._model = self._encoder = None
 
     def _collect(self, cache: OpenVinoCache, start: int) -> None:
         if self._hidden_states is not None:
             self.collect_hidden_states(slice(None), start, cache.hidden_states())
+
+    def _open_step(self, changed: ov.Model | None = None) -> None:
+        """Open the decoder: its file, or what an adapter made of it."""
+        self._model = None
+        with contextlib.nullcontext() if self._options.low_memory else on_huge_pages():
+            self._model = compile_model(self._core, self._directory / self._step_file, self._options, changed)
+            _check_states(self._model, self._layout)
+            self._warm_up()
 
     def _warm_up(self) -> None:
         """One step of one row: only then does the plugin lay out the weights for steps. A decoder that wants an encoder's output does so later."""
@@ -310,16 +331,42 @@ def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
             start = end
 
 
-def compile_model(core: ov.Core, path: Path, options: EngineOptions) -> ov.CompiledModel:
+def compile_model(core: ov.Core, path: Path, options: EngineOptions, changed: ov.Model | None = None) -> ov.CompiledModel:
+    """The model of a file, for any signature of the artifact, or what was made of it."""
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     settings["ENABLE_CPU_PINNING"] = False  # measured: no difference on idle cores; on busy ones a thread that may not move costs a quarter more
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
+    with _explained(path):
+        return core.compile_model(str(path) if changed is None else changed, _DEVICE, settings)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """OpenVINO's errors while a file is opened, as ours."""
     try:
-        return core.compile_model(str(path), _DEVICE, settings)
+        yield
     except RuntimeError as error:
         hint = "the file is damaged, or was made for a newer OpenVINO (pip install --upgrade openvino)"
         raise InvalidInputError("KX557", f"openvino cannot open `{path.name}`: {_last_line(error)}", hint=hint, detail=str(error)) from error
+
+
+def _with_adapter(core: ov.Core, path: Path, adapter: Adapter) -> ov.Model:
+    """The model of a file with the constants that the adapter changes replaced. Raises InvalidInputError (KX371) where one is not there."""
+    with _explained(path):
+        model = core.read_model(str(path))
+    constants = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
+    for tensor, array in changed_tensors(path.parent, adapter, path.name):
+        old = constants.get(tensor.name)
+        if old is None or tuple(old.get_output_shape(0)) != tensor.shape:
+            raise InvalidInputError("KX371", f"`{path.name}` has no constant `{tensor.name}` of {list(tensor.shape)}", hint="convert the model again")
+        owned = ov.Tensor(old.get_output_element_type(0), ov.Shape(list(tensor.shape)))  # one over the array would not keep it alive
+        owned.data.view(array.dtype)[...] = array
+        new = op.constant(owned, shared_memory=True)
+        new.set_friendly_name(tensor.name)
+        for reader in old.output(0).get_target_inputs():
+            reader.replace_source_output(new.output(0))
+    return model
 
 
 def _read_layout(manifest: Manifest, step: Signature) -> _Layout:

@@ -9,11 +9,11 @@ from typing import Any
 
 import onnx_ir as ir
 from kexport.graphs.ir import Graph
-from kexport.graphs.weights import WeightSource
+from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import File, Fusion, Signature
-from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.base import EmitOptions, Emitted, StoredTensor
 from kexport.targets.geometry import geometry
 from kexport.targets.lowerable import lowerable
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
@@ -47,6 +47,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
     files: list[File] = []
+    replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
     stored = main.slots
     written: dict[Any, ir.ExternalTensor] = {}
@@ -60,9 +61,11 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         if graph is main or name not in names.FORWARD:
             fusions += builder.fusions
         operators.update(node.op_type for node in model.graph)
+        changed = _replaceable(builder, model)
         reuse(model, builder.initializers, written)
-        files += write_model(model, directory / file, options.on_tensor)
+        files += write_model(model, directory / file, options.on_tensor, changed)
         written.update(external(model, builder.initializers))
+        replaceable += [_stored(file, name, weight, model) for name, weight in changed.items()]
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, stored, options.capacity),
@@ -70,7 +73,20 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry(main, stored),
+        replaceable=tuple(replaceable),
     )
+
+
+def _replaceable(b: Builder, model: ir.Model) -> dict[str, Weight]:
+    """The initializers that the caller wants to replace when the model is opened."""
+    weights = {name: content for name, content in b.initializers.items() if isinstance(content, Weight) and name in model.graph.initializers}
+    return {name: weight for name, weight in weights.items() if b.options.is_replaceable(weight)}
+
+
+def _stored(file: str, name: str, weight: Weight, model: ir.Model) -> StoredTensor:
+    tensor = model.graph.initializers[name].const_value
+    assert isinstance(tensor, ir.ExternalTensor) and tensor.offset is not None
+    return StoredTensor(file, name, weight, str(tensor.location), tensor.offset)
 
 
 def render(graph: Graph, weights: WeightSource, options: EmitOptions, slot_names: SlotNames | None = None) -> tuple[ir.Model, Builder]:

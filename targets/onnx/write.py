@@ -7,7 +7,7 @@ While a tensor is in memory the caller's hook sees it, and the file's SHA-256 gr
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,9 @@ def external(model: ir.Model, contents: Mapping[str, Any]) -> Iterator[tuple[Any
             yield contents[name], value.const_value
 
 
-def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None) -> tuple[File, ...]:
-    """Write `path` and, if any tensor is larger than a kilobyte, `path` + `.data`. The model's tensors become references to the file.
+def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None, outside: Container[str] = ()) -> tuple[File, ...]:
+    """Write `path` and, if any tensor is larger than a kilobyte or named in `outside`, `path` + `.data`. The model's tensors become
+    references to the file.
 
     Returns the records of the files written. Raises OSError as the file system does.
     """
@@ -86,7 +87,7 @@ def write_model(model: ir.Model, path: Path, on_tensor: TensorHook | None = None
             assert tensor is not None
             if isinstance(tensor, ir.ExternalTensor):
                 continue  # another model's file holds it
-            if tensor.nbytes > INLINE_BYTES:
+            if tensor.nbytes > INLINE_BYTES or name in outside:
                 value.const_value = data.append(name, tensor)
             else:
                 value.const_value = ir.Tensor(np.asarray(tensor.numpy(), order="C"), dtype=tensor.dtype, name=name)

@@ -50,6 +50,7 @@ class Builder:
         self.written: dict[tuple[str, int], Output] = {}
         self.fusions: list[Fusion] = []
         self.places: dict[str, Place] = {}
+        self.replaceable: dict[str, Weight] = {}
         self.matrix_bytes = 0
         self._multiplied: set[Weight] = set()
         self._values: dict[str, Output] = {}
@@ -156,6 +157,8 @@ class Builder:
             raise InternalError("KX902", f"two different weights are called {weight.label}")
         dtype = numpy_dtype(weight.dtype)
         place = self.places[weight.label] = self.file.append(weight.label, weight.materialize(self.weights))
+        if self.options.is_replaceable(weight):
+            self.replaceable[weight.label] = weight
         plain = np.dtype(np.uint16) if weight.dtype == "bfloat16" else dtype  # OpenVINO knows numpy's own dtypes only
         array = self.file.mapped(place, plain, weight.shape)
         if weight.dtype == "bfloat16":

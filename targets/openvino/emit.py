@@ -13,7 +13,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import File, Fusion, Signature
 from kexport.targets import geometry
-from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.base import EmitOptions, Emitted, StoredTensor
 from kexport.targets.lowerable import lowerable
 from kexport.targets.openvino import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.openvino import records
@@ -48,6 +48,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
     files: list[File] = []
+    replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
     for name, graph in graphs.items():
         file = SINGLE_FILE if len(graphs) == 1 else file_names.get(name, f"openvino_{name}_model.xml")
@@ -57,6 +58,8 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
             fusions += builder.fusions
         operators.update(counted)
         files += written
+        data = Path(file).with_suffix(".bin").name
+        replaceable += [StoredTensor(file, label, weight, data, builder.places[label].offset) for label, weight in builder.replaceable.items()]
     return Emitted(
         signatures=tuple(signatures),
         cache=geometry.cache(main, slot_names, main.slots, options.capacity, records.LAYOUT),
@@ -64,6 +67,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry.geometry(main, main.slots),
+        replaceable=tuple(replaceable),
     )
 
 

@@ -81,6 +81,6 @@ def test_version_everywhere(run: Run, command: str) -> None:
 
 def test_unbuilt_options_are_hidden(run: Run) -> None:
     """What is not built yet is not in the help, and exits with 4."""
-    result = run("generate", "x", "y", "--lora", "x")
+    result = run("convert", "x", "-o", "y", "--weights", "int8")
     assert (result.exit_code, result.stdout) == (4, "")
     assert "error[KX206]" in result.stderr

@@ -169,7 +169,7 @@ class NotANumber(CountingEngine):
         return logits
 
 
-@pytest.mark.parametrize("sampler", ["greedy", "random", "top_k", "top_p", "beam", Recorder()], ids=str)
+@pytest.mark.parametrize("sampler", ["greedy", "random", "top_k", "top_p", "beam", Recorder()], ids=lambda sampler: sampler if isinstance(sampler, str) else "custom")
 @pytest.mark.parametrize("rows", [1, 2])
 def test_logits_that_are_not_numbers_are_refused_by_all(sampler: Any, rows: int) -> None:
     """One NaN in one row is enough, whatever the schedule."""
