@@ -154,7 +154,7 @@ def test_gradients_of_the_embeddings(name: str, artifact: Any) -> None:
 @slow
 def test_onnx_weights_are_shared(artifact: Any) -> None:
     """The score file refers to the step's data file: nearly nothing is stored twice."""
-    for name in ("mistral", "bloom"):
+    for name in ("mistral", "gemma"):  # heads that the step does not pad
         files = {file.path: file.bytes for file in artifact(name, "onnx", "score").manifest.files}
         assert files.get("score_model.onnx.data", 0) < 0.05 * files["model.onnx.data"]
 
