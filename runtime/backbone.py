@@ -92,7 +92,8 @@ class Backbone:
 
     def _check_range(self, name: str, table: Array) -> None:
         """Not every library says that an id has no row in its table; some read zeros."""
-        size = self.manifest.generation.vocabulary_size if name.endswith(names.TOKEN_IDS) else self.manifest.source.config.get("num_segments")
+        sizes = {"segment_ids": self.manifest.source.config.get("num_segments")}
+        size = self.manifest.generation.vocabulary_size if name.endswith(names.TOKEN_IDS) else sizes.get(name)
         smallest, largest = int(table.min()), int(table.max())
         if smallest < 0 or (isinstance(size, int) and 0 < size <= largest):
             wrong = smallest if smallest < 0 else largest

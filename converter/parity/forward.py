@@ -78,6 +78,8 @@ def _feeds(
             feeds[spec.name] = real
         elif spec.name.endswith(names.TOKEN_IDS) or spec.name == names.TARGET_IDS:
             feeds[spec.name] = np.where(real, generator.choice(allowed, real.shape), pad).astype(np.int32)
+        elif spec.name == names.POSITION_TABLE:
+            feeds[spec.name] = (np.arange(rows.max()) * real).astype(np.int32)
         else:
             feeds[spec.name] = (generator.integers(0, segments, real.shape) * real).astype(np.int32)
     return feeds

@@ -52,6 +52,8 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
+    if name in (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS):
+        inputs.pop(names.POSITION_TABLE, None)
     return _trace(model, name, inputs, _BODIES[name](model), without)
 
 
@@ -106,7 +108,16 @@ def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: f
 
 
 def _score(task: Any) -> Body:
-    return lambda tensors: {names.LOGITS: task(tensors)}
+    return lambda tensors: {names.LOGITS: task(whole_rows(task, tensors))}
+
+
+def whole_rows(task: Any, tensors: Tensors) -> Tensors:
+    """The task's inputs for rows of ids and their mask; a task that wants to be told where tokens stand is told 0, 1, 2, ..."""
+    rows = {name: tf.convert_to_tensor(tensors[name]) for name in (names.TOKEN_IDS, names.PADDING_MASK)}
+    ids = rows[names.TOKEN_IDS]
+    if names.POSITION_TABLE in forward_inputs(task):
+        rows[names.POSITION_TABLE] = tf.broadcast_to(tf.range(tf.shape(ids)[1])[None], tf.shape(ids))
+    return rows
 
 
 def _score_layers(task: Any) -> Body:
@@ -140,7 +151,7 @@ def _intercepted(task: Any, tensors: Tensors, see: Callable[[tf.Tensor], Any] = 
         return states, task.score(**rows, layer_intercept_fn=keep)
     embedding, layers = _layers_of(task)
     with _outputs_of([embedding, *layers], see) as outputs:
-        logits = task(rows)
+        logits = task(whole_rows(task, tensors))
     return [outputs[id(layer)] for layer in (embedding, *layers)], logits
 
 

@@ -37,6 +37,7 @@ EMBED = "embed"  # token_ids -> embeddings
 FORWARD = (SCORE, SCORE_LAYERS, SCORE_GRADIENTS, BACKBONE, EMBED)
 TOKEN_IDS = "token_ids"
 PADDING_MASK = "padding_mask"
+POSITION_TABLE = "position_ids"  # of a backbone that is told where each token stands
 TARGET_IDS = "target_ids"
 EMBEDDINGS = "embeddings"
 LOSS = "loss"

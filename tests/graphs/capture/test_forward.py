@@ -56,14 +56,14 @@ def test_score_is_the_plain_forward(name: str, task_of: Callable[[str], Any]) ->
 @pytest.mark.parametrize("name", list(BREADTH))
 def test_score_of_every_family(name: str) -> None:
     """With every layer's attention recognised, windows included, and in the form the targets take."""
-    from kexport.graphs.capture.forward import capture_forward
+    from kexport.graphs.capture.forward import capture_forward, whole_rows
     from kexport.graphs.passes import optimise_forward, run_passes
 
     task, feeds = build(BREADTH[name]), ragged(BREADTH_VOCABULARY, 8)
     graph, notes = capture_forward(task, "score_layers")
     run_passes(graph, optimise_forward())
     outputs = run(graph, feeds, live_weights(task))
-    assert_equal(outputs["logits"], task(feeds))
+    assert_equal(outputs["logits"], task(whole_rows(task, feeds)))
     layers = BREADTH[name].config["num_layers"]
     assert len(outputs["hidden_states"]) == layers + 1
     assert notes == [] and len(list(graph.of_op("attention"))) == layers
