@@ -149,6 +149,8 @@ def _check_lora(options: ConvertOptions) -> None:
     if options.lora_mode == "separate" and whole_rows:
         message = f"an adapter that is chosen at run time does not reach the signature `{whole_rows[0]}`"
         raise UnsupportedError("KX365", message, hint="merge the adapter (leave out --lora-mode), or leave the signature out")
+    if options.lora_mode == "separate" and options.task == "backbone":
+        raise UnsupportedError("KX365", "an adapter that is chosen at run time does not reach a backbone", hint="merge the adapter (leave out --lora-mode)")
     refused = [target for target in options.targets if target not in SEPARATE_ADAPTERS]
     if options.lora_mode == "separate" and refused:
         raise UnsupportedError(

@@ -98,15 +98,16 @@ class Prover:
         adapter = self.original.adapter
         names = ["", adapter.file.name] if adapter is not None and not adapter.merged else [""]
         if self.depth == "stream" and not self.original.live:
-            return {name: self._ask_streamed(self._stored_weights(name, manifest.dtype.stored), manifest, sizes, pad) for name in names}
+            return {name: self._ask_streamed(name, manifest, sizes, pad) for name in names}
         with self.reporter.stage("load the original"):
             task = self.original.task if self.original.live else self.source.load("float32")
         return {name: self._ask_loaded(task, name, manifest, sizes, pad) for name in names}
 
-    def _ask_streamed(self, weights: RoundedWeights, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
-        oracle = StreamedOracle(self.original.task, pad, weights)
+    def _ask_streamed(self, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
+        oracle = StreamedOracle(self.original.task, pad, self._stored_weights(name, manifest.dtype.stored))
         expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
-        merged = ", the adapter merged into them" if self.original.adapter is not None else ""
+        adapter = self.original.adapter
+        merged = ", the adapter merged into them" if adapter is not None and (adapter.merged or name) else ""
         return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward)
 
     def _ask_loaded(self, task: Any, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:

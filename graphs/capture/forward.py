@@ -21,6 +21,7 @@ import tensorflow as tf
 from kexport.graphs.capture.causal import finish
 from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
+from kexport.graphs.capture.lora import without_lora
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.trace import Trace
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE
@@ -93,7 +94,7 @@ def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: f
         return body(dict(zip(inputs, tensors, strict=True)))
 
     specs = [tf.TensorSpec([None, None], dtype, name=tensor) for tensor, dtype in inputs.items()]
-    with intercepting(trace, without=without):
+    with without_lora(model), intercepting(trace, without=without):
         function = tf.function(stock, autograph=False).get_concrete_function(*specs)
     kept = list(trace.notes)
     import_function(graph, trace, function, dict(function.structured_outputs), model.variables)

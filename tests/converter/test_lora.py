@@ -128,6 +128,18 @@ def test_a_model_just_fitted_converts_as_it_stands(with_lora: bool, tmp_path: Pa
     assert_left_as_found(task, before)
 
 
+def test_whole_rows_have_the_adapter(adapter: Any, tmp_path: Path) -> None:
+    """Scores and backbones, too, are those of the object with its adapter, of its own or from a file."""
+    from tests.converter.lora_models import adapted
+    from tests.stock_models import build
+
+    given = {"max_length": 96, "signatures": ("score",)}
+    live = convert(adapted("gemma"), output=tmp_path / "live", **given)
+    from_file = convert(build(MODELS["gemma"]), output=tmp_path / "file", lora=adapter("gemma"), **given)
+    backbone = convert(adapted("gemma"), output=tmp_path / "backbone", task="backbone")
+    assert {made.manifest.parity.verdict for made in (live, from_file, backbone)} == {"proven"}
+
+
 def test_alpha_scales_what_is_merged(tmp_path: Path) -> None:
     """Layers that were given an alpha of their own add alpha / rank times their product."""
     from kexport.graphs.capture.lora import lora_layers
@@ -346,6 +358,8 @@ def test_options_that_do_not_fit_are_refused_before_any_work() -> None:
         ({"lora": "x", "lora_mode": "both"}, "KX104"),
         ({"lora": "x", "lora_mode": "separate", "target": "tflite"}, "KX365"),
         ({"lora": "x", "lora_mode": "separate", "target": "onnx,savedmodel"}, "KX365"),
+        ({"lora": "x", "lora_mode": "separate", "signatures": ("score",)}, "KX365"),
+        ({"lora": "x", "lora_mode": "separate", "task": "backbone"}, "KX365"),
     ):
         with pytest.raises(KexportError) as caught:
             make_options(**given)
