@@ -14,6 +14,7 @@ from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_differ
 from kexport.converter.parity.cases import Sizes
 from kexport.converter.parity.forward import Answer, ask_forward, judge_forward, run_forward
 from kexport.converter.parity.gate import Expected, ask_oracle, certificate_of, judge, run_artifact
+from kexport.converter.parity.hidden_states import ask_hidden_states
 from kexport.converter.parity.oracle import LoadedOracle, Oracle, StreamedOracle
 from kexport.converter.rounding import RoundedWeights, round_in_place
 from kexport.converter.sources import Source
@@ -139,7 +140,7 @@ class Prover:
         if not generates:
             oracle.description = oracle.description.replace("generate(), greedy", "backbone").replace("cached forward, greedy", "backbone")
         expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter) if generates else []
-        return expected, ask_forward(oracle, manifest, sizes, self.reporter)
+        return expected, [*ask_forward(oracle, manifest, sizes, self.reporter), *ask_hidden_states(oracle, manifest, sizes)]
 
     def _judge_and_explain(
         self, graphs: Mapping[str, Graph], answers: Answers, results: dict[str, NDArray[Any]], weights: RoundedWeights

@@ -43,7 +43,14 @@ class Oracle(ABC):
         import tensorflow as tf
 
         with tf.device("CPU"):
-            return np.asarray(self._forward(case, rows), np.float32)
+            return np.asarray(self._cached_forward(case, rows)[0], np.float32)
+
+    def hidden_states(self, case: Case, rows: Tokens) -> NDArray[np.float32]:
+        """float32 [rows, length, hidden size]: what the same forward makes logits of."""
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            return np.asarray(self._cached_forward(case, rows)[1], np.float32)
 
     def forward(self, signature: str, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """The original over whole rows, for a signature of names.FORWARD: outputs by name, float32. Logits are those of KerasHub's own score()
@@ -58,7 +65,8 @@ class Oracle(ABC):
                 outputs = {names.LOGITS: self.task.score(tensors[names.TOKEN_IDS], padding_mask=tensors[names.PADDING_MASK])}
             return {name: np.asarray(tensor, np.float32) for name, tensor in outputs.items()}
 
-    def _forward(self, case: Case, rows: Tokens) -> Any:
+    def _cached_forward(self, case: Case, rows: Tokens) -> Any:
+        """Logits, hidden states, and the caches."""
         import tensorflow as tf
 
         ids = tf.constant(rows)
@@ -74,8 +82,8 @@ class Oracle(ABC):
                 self_attention_cache_update_index=0,
                 cross_attention_cache=cross_cache,
                 cross_attention_cache_update_index=0,
-            )[0]
-        return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), tf.constant(0))[0]  # SmolLM3 takes tensors only
+            )
+        return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
 
     def _empty_cache(self, batch: int, length: int) -> Any:
         from kexport.graphs.capture.cache_forms import cache_form
@@ -155,6 +163,11 @@ class StreamedOracle(Oracle):
         """See Oracle."""
         with self._streaming():
             return super().logits(case, rows)
+
+    def hidden_states(self, case: Case, rows: Tokens) -> NDArray[np.float32]:
+        """See Oracle."""
+        with self._streaming():
+            return super().hidden_states(case, rows)
 
     def forward(self, signature: str, feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """See Oracle."""

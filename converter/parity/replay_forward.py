@@ -2,7 +2,7 @@
 
     python -m kexport.converter.parity.replay_forward ARTIFACT FEEDS.npz RESULTS.npz LOW_MEMORY
 
-FEEDS holds `<n>:<signature>:<input>`, RESULTS gets `<n>:<output>`.
+FEEDS holds `<n>:<signature>:<input>`, RESULTS gets `<n>:<output>`. `hidden_states` stands for what the steps give beside logits.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from kexport.converter.parity.replay import MAPPED_AT_MOST
 from kexport.converter.parity.resident import bounded_mappings
+from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import KexportError
 from kexport.runtime.loading import load
 
@@ -32,8 +33,19 @@ def main(artifact: str, feeds_file: str, results_file: str, low_memory: str) -> 
     with bounded_mappings(Path(artifact), MAPPED_AT_MOST) if is_low else contextlib.nullcontext():
         model = load(artifact, preprocessor=None, low_memory=is_low, allow_unverified=True)
         for (index, signature), feeds in calls.items():
-            results |= {f"{index}:{name}": array for name, array in model.forward.run(signature, feeds).items()}
+            outputs = {signature: hidden_states(model, feeds)} if signature == names.HIDDEN_STATES else model.forward.run(signature, feeds)
+            results |= {f"{index}:{name}": array for name, array in outputs.items()}
     np.savez(results_file, **results)
+
+
+def hidden_states(model: Any, feeds: dict[str, Any]) -> Any:
+    """Of the rows `token_ids` [rows, length], their last two tokens in steps of one: float32 [rows, length, hidden size]."""
+    ids = feeds[names.TOKEN_IDS]
+    cache = model.engine.new_cache(*ids.shape)
+    if "encoder_token_ids" in feeds:
+        model.engine.encode(feeds["encoder_token_ids"], feeds["encoder_padding_mask"], cache)
+    parts = [part for part in (ids[:, :-2], ids[:, -2:-1], ids[:, -1:]) if part.shape[1]]
+    return np.concatenate([model.engine.extend_with_hidden_states(cache, part)[1] for part in parts], axis=1)
 
 
 if __name__ == "__main__":
