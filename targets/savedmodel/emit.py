@@ -146,5 +146,5 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise UnsupportedError("KX241", f"the SavedModel target cannot store weights as `{options.stored_dtype}`", hint=hint)
     if options.capacity < 1:
         raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
-    if not graphs:
-        raise InternalError("KX920", "there is no graph to emit")
+    if not {names.EXTEND, names.BACKBONE} & set(graphs):
+        raise InternalError("KX920", f"there is neither an `{names.EXTEND}` nor a `{names.BACKBONE}` graph to emit")
