@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from kexport.runtime.batches import read_text_pair, read_texts
 from kexport.runtime.contract.errors import InvalidInputError
 from kexport.runtime.prompts import Prompt
 from kexport.runtime.tokenizer import Tokenizer
@@ -62,11 +63,9 @@ class Preprocessor:
         """
         length = sequence_length or self.sequence_length
         if not self._is_seq2seq:
-            texts, is_single = _texts(x)
+            texts, is_single = read_texts(x)
             return _named("", self.inner.pack("prompt", texts, length), is_single)
-        encoder, decoder = (x["encoder_text"], x["decoder_text"]) if isinstance(x, Mapping) else (x, None)
-        encoder_texts, is_single = _texts(encoder)
-        decoder_texts = [""] * len(encoder_texts) if decoder is None else _texts(decoder)[0]
+        encoder_texts, decoder_texts, is_single = read_text_pair(x)
         return {
             **_named("encoder_", self.inner.pack("encoder", encoder_texts), is_single),
             **_named("decoder_", self.inner.pack("decoder", decoder_texts, length), is_single),
@@ -79,14 +78,6 @@ class Preprocessor:
         if ids.ndim == 1:
             return self.inner.texts(ids[None], mask[None])[0]
         return self.inner.texts(ids, mask)
-
-
-def _texts(x: Any) -> tuple[list[str], bool]:
-    if isinstance(x, str):
-        return [x], True
-    if isinstance(x, (list, tuple)) and all(isinstance(text, str) for text in x):
-        return list(x), False
-    raise InvalidInputError("KX528", f"a prompt is a text or a list of texts, not {type(x).__name__}")
 
 
 def _named(prefix: str, prompt: Prompt, is_single: bool) -> dict[str, Any]:

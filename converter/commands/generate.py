@@ -10,8 +10,8 @@ from typing import Any
 import click
 from kexport.converter.cli_options import IntegerList, artifact_argument, json_option, threads_option
 
-BUILT_SAMPLERS = "greedy, top_k, top_p, random, beam, contrastive"
 SAMPLERS = ("greedy", "top_k", "top_p", "random", "beam", "contrastive")
+BUILT_SAMPLERS = ", ".join(SAMPLERS)
 _STANDARD_INPUT = "-"
 _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "alpha", "seed")
 

@@ -12,11 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kexport.graphs.ir import Graph, Node
-from kexport.graphs.ops import infer_types
 from kexport.graphs.passes.base import Pass, Result
-from kexport.graphs.weights import concatenate
-
-OUT_AXIS = 1
+from kexport.graphs.passes.join_products import join_products
 
 
 class PackProducts(Pass):
@@ -26,7 +23,7 @@ class PackProducts(Pass):
         if not any(slot.kind == "self" for slot in graph.slots.values()):
             return
         for group in list(_groups(graph)):
-            _pack(graph, group)
+            join_products(graph, group, group[0].layer)
             result.changes += 1
 
 
@@ -42,20 +39,3 @@ def _groups(graph: Graph) -> Iterator[list[Node]]:
         if all(parameters.count(parameter) == 1 for parameter in weight.parameters()):
             by_input.setdefault((node.input(0), bool(node.input(2))), []).append(node)
     return (group for group in by_input.values() if len(group) > 1)
-
-
-def _pack(graph: Graph, group: list[Node]) -> None:
-    first = group[0]
-    weights = tuple(graph.weights[node.input(1)] for node in group)
-    inputs = [first.input(0), graph.add_weight(concatenate(weights, OUT_AXIS))]
-    if first.input(2):
-        inputs.append(graph.add_weight(concatenate(tuple(graph.weights[node.input(2)] for node in group), 0)))
-    packed = graph.add_node("linear", inputs, layer=first.layer, before=first)
-    axis = len(graph.type_of(packed).shape) - 1
-    sizes = tuple(weight.shape[OUT_AXIS] for weight in weights)
-    split = Node("split", (packed,), tuple(node.output for node in group), {"axis": axis, "sizes": sizes}, first.layer)
-    for name, type_ in zip(split.outputs, infer_types(graph, split), strict=True):
-        graph.types[name] = type_
-    graph.nodes.insert(graph.nodes.index(first), split)
-    for node in group:
-        graph.nodes.remove(node)

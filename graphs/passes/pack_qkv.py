@@ -9,13 +9,12 @@ concatenation. Refused: different inputs, a bias on some only, a product that ha
 from __future__ import annotations
 
 from kexport.graphs.ir import Graph, Node
-from kexport.graphs.ops import attribute, infer_types
+from kexport.graphs.ops import attribute
 from kexport.graphs.ops.attention import KEY, QUERY, VALUE
 from kexport.graphs.passes.base import Pass, Result
-from kexport.graphs.weights import concatenate
+from kexport.graphs.passes.join_products import join_products
 
 THROUGH = frozenset({"reshape", "rope"})
-LAST_AXIS_OF_WEIGHT = 1
 
 
 class PackQueryKeyValue(Pass):
@@ -34,7 +33,6 @@ class PackQueryKeyValue(Pass):
         if any(linear is None for linear in linears):
             return  # computed otherwise, or packed already
         products = [linear for linear in linears if linear is not None]
-        first = products[0]
         readers = graph.readers()
         if len({linear.input(0) for linear in products}) != 1 or len({bool(linear.input(2)) for linear in products}) != 1:
             result.refusals.append(f"{node.layer}: queries, keys and values come from different inputs, or only some have a bias")
@@ -42,22 +40,8 @@ class PackQueryKeyValue(Pass):
         if len({linear.output for linear in products}) != len(products) or any(len(readers[linear.output]) != 1 for linear in products):
             result.refusals.append(f"{node.layer}: a product is read elsewhere, too")
             return
-        weights = tuple(graph.weights[linear.input(1)] for linear in products)
-        inputs = [first.input(0), graph.add_weight(concatenate(weights, LAST_AXIS_OF_WEIGHT))]
-        if first.input(2):
-            inputs.append(graph.add_weight(concatenate(tuple(graph.weights[linear.input(2)] for linear in products), 0)))
-        packed = graph.add_node("linear", inputs, layer=node.layer, before=self._earliest(graph, products))
-        axis = len(graph.type_of(packed).shape) - 1
-        split = Node("split", (packed,), tuple(linear.output for linear in products), {"axis": axis, "sizes": tuple(w.shape[1] for w in weights)}, node.layer)
-        for name, type_ in zip(split.outputs, infer_types(graph, split), strict=True):
-            graph.types[name] = type_
-        graph.nodes.insert(graph.nodes.index(self._earliest(graph, products)), split)
-        for linear in products:
-            graph.nodes.remove(linear)
+        join_products(graph, products, node.layer)
         result.changes += 1
-
-    def _earliest(self, graph: Graph, products: list[Node]) -> Node:
-        return min(products, key=graph.nodes.index)
 
     def _linear_behind(self, graph: Graph, value: str) -> Node | None:
         producers = graph.producers()

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 from keras_hub.src.models.bloom.bloom_attention import BloomAttention
-from kexport.graphs.capture.emit_attention import mark_attention
+from kexport.graphs.capture.alibi import attend_with_alibi
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
-from kexport.graphs.capture.probe_attention import AttentionFacts
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
 
@@ -41,26 +39,11 @@ def install(trace: Trace, patches: Patches) -> None:
     def call(self: BloomAttention, hidden_states: Any, attention_mask: Any = None, cache: Any = None, cache_update_index: Any = None) -> Any:
         if trace.inside_marker or not is_symbolic(hidden_states) or attention_mask is None:
             return stock(self, hidden_states, attention_mask, cache, cache_update_index)
-        query, key, value = self._query_dense(hidden_states), self._key_dense(hidden_states), self._value_dense(hidden_states)
-        if cache is not None:
-            start = [0, cache_update_index, 0, 0]
-            key = ops.slice_update(cache[:, 0, ...], start, key)
-            value = ops.slice_update(cache[:, 1, ...], start, value)
-            cache = ops.stack((key, value), axis=1)
-        facts = AttentionFacts(scale=float(self.inv_norm_factor), softcap=None, window=None, sinks=None)
-        attended = mark_attention(
-            trace,
-            lambda q, k, v, m: _attend(self, q, k, v, m),
-            query,
-            key,
-            value,
-            attention_mask,
-            facts,
-            layer=self.path,
-            slopes=_slopes(self),
+        products = self._query_dense(hidden_states), self._key_dense(hidden_states), self._value_dense(hidden_states)
+        attended, cache = attend_with_alibi(
+            trace, self, lambda q, k, v, m: _attend(self, q, k, v, m), products, attention_mask, cache, cache_update_index, _slopes(self)
         )
-        batch, length, heads, head_dim = ops.shape(attended)
-        output = self._output_dense(keras.ops.reshape(attended, [batch, length, heads * head_dim]))
+        output = self._output_dense(attended)
         return output if cache is None else (output, cache)
 
     patches.replace(BloomAttention, "call", call)
