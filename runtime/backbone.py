@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.forward import Forward
-from kexport.runtime.prompts import check_capacity
+from kexport.runtime.prompts import as_mask, check_capacity, check_whole, read_table
 
 Array = npt.NDArray[Any]
 _ENCODER = "encoder_"
@@ -73,20 +72,12 @@ class Backbone:
         return tables
 
     def _table(self, name: str, values: Any) -> Array:
-        try:
-            table = np.asarray(values)
-        except ValueError as error:  # rows of different lengths
-            raise InvalidInputError("KX520", f"`{name}` is not a table of numbers: {error}", hint="pad all rows to one length") from error
-        if table.ndim != 2 or 0 in table.shape:
-            raise InvalidInputError("KX520", f"`{name}` has the shape {table.shape}; [batch, length] is wanted")
+        table = read_table(values, name)
         encoder = name.startswith(_ENCODER) and self.manifest.cache.encoder_capacity
         check_capacity(table.shape[1], self.manifest.cache.encoder_capacity if encoder else self.manifest.cache.capacity, f"`{name}` is padded to")
         if self._inputs.get(name) == "bool":
-            if not np.isin(table, (0, 1)).all():
-                raise InvalidInputError("KX520", f"`{name}` holds something else than true and false")
-            return table.astype(np.bool_)
-        if not np.issubdtype(table.dtype, np.integer):
-            raise InvalidInputError("KX520", f"`{name}` are whole numbers, not {table.dtype}")
+            return as_mask(table, name)
+        check_whole(table, name)
         self._check_range(name, table)
         return table
 

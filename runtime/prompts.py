@@ -40,19 +40,35 @@ def read_prompt(ids: Any, mask: Any, *, vocabulary_size: int, capacity: int, nam
     KX522 for ids outside the vocabulary, KX523 for more columns than the artifact serves.
     """
     ids_name, mask_name = f"{name}token_ids", f"{name}padding_mask"
-    id_array, mask_array = _array(ids, ids_name), _array(mask, mask_name)
-    if id_array.ndim != 2 or 0 in id_array.shape:
-        raise InvalidInputError("KX520", f"`{ids_name}` has the shape {id_array.shape}; [batch, length] is wanted")
+    id_array, mask_array = read_table(ids, ids_name), _array(mask, mask_name)
     if mask_array.shape != id_array.shape:
         raise InvalidInputError("KX520", f"`{mask_name}` has the shape {mask_array.shape}, `{ids_name}` {id_array.shape}")
-    if not np.issubdtype(id_array.dtype, np.integer):
-        raise InvalidInputError("KX520", f"`{ids_name}` are whole numbers, not {id_array.dtype}")
-    if mask_array.dtype != np.bool_ and not np.isin(mask_array, (0, 1)).all():
-        raise InvalidInputError("KX520", f"`{mask_name}` holds something else than true and false")
-    prompt = Prompt(id_array, mask_array.astype(np.bool_))
+    check_whole(id_array, ids_name)
+    prompt = Prompt(id_array, as_mask(mask_array, mask_name))
     _check_rows(prompt, ids_name, vocabulary_size)
     check_capacity(int(id_array.shape[1]), capacity, f"`{ids_name}` is padded to")
     return prompt
+
+
+def read_table(values: Any, name: str) -> npt.NDArray[Any]:
+    """`values` as an array [batch, length] of at least one number. Raises InvalidInputError (KX520) for another shape, or rows of different lengths."""
+    table = _array(values, name)
+    if table.ndim != 2 or 0 in table.shape:
+        raise InvalidInputError("KX520", f"`{name}` has the shape {table.shape}; [batch, length] is wanted")
+    return table
+
+
+def check_whole(table: npt.NDArray[Any], name: str) -> None:
+    """Raise InvalidInputError (KX520) for anything but whole numbers."""
+    if not np.issubdtype(table.dtype, np.integer):
+        raise InvalidInputError("KX520", f"`{name}` are whole numbers, not {table.dtype}")
+
+
+def as_mask(table: npt.NDArray[Any], name: str) -> Mask:
+    """True and false, which may come as 1 and 0. Raises InvalidInputError (KX520) for anything else."""
+    if table.dtype != np.bool_ and not np.isin(table, (0, 1)).all():
+        raise InvalidInputError("KX520", f"`{name}` holds something else than true and false")
+    return table.astype(np.bool_)
 
 
 def check_capacity(length: int, capacity: int, what: str) -> None:
