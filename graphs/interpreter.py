@@ -22,11 +22,13 @@ Caches = MutableMapping[str, list[Array]]
 
 
 def new_caches(graph: Graph, batch: int, total: int) -> dict[str, list[Array]]:
-    """Zeroed caches for every slot: [keys, values], each [batch, total, num_key_value_heads, dim]."""
+    """Zeroed caches for every slot: [keys, values], each [batch, total, num_key_value_heads, dim]; for every state: [one array [batch, *shape]]."""
     caches: dict[str, list[Array]] = {}
     for name, slot in graph.slots.items():
         shape = (batch, total, slot.num_key_value_heads)
         caches[name] = [np.zeros((*shape, dim), numpy_dtype(slot.dtype)) for dim in (slot.head_dim, slot.value_head_dim)]
+    for name, state in graph.states.items():
+        caches[name] = [np.zeros((batch, *state.shape), numpy_dtype(state.dtype))]
     return caches
 
 
@@ -53,14 +55,17 @@ def bind_dims(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, int]:
 def run(
     graph: Graph, feeds: Mapping[str, Any], weights: WeightSource | None = None, caches: Caches | None = None, **dims: int
 ) -> dict[str, Array]:
-    """Evaluate the graph. Caches are changed in place. `dims` binds names that no input carries.
+    """Evaluate the graph. Caches are changed in place; states are read from them and written back, and may be fed instead. `dims` binds names
+    that no input carries.
 
     Raises:
         InternalError: an input is missing or has another shape, or a weight is needed and no source is given.
     """
     arrays = {name: np.asarray(value) for name, value in feeds.items()}
+    kept = [name for name in graph.states if caches and name in caches and name not in arrays]
+    arrays |= {name: caches[name][0] for name in kept} if caches else {}
     bindings = {**bind_dims(graph, arrays), **dims}
-    self_caches = [parts for name, parts in (caches or {}).items() if graph.slots[name].kind == "self"] if caches else []
+    self_caches = [parts for name, parts in (caches or {}).items() if name in graph.slots and graph.slots[name].kind == "self"]
     if self_caches:
         bindings.setdefault(TOTAL, self_caches[0][0].shape[1])
         bindings.setdefault(BATCH, self_caches[0][0].shape[0])
@@ -74,4 +79,7 @@ def run(
                 values[name] = graph.weights[name].materialize(weights)
         results = spec_of(node).evaluate(evaluation, node, [values[name] if name else None for name in node.inputs])
         values.update(zip(node.outputs, results, strict=True))
-    return {output: values[name] for output, name in graph.outputs.items()}
+    outputs = {output: values[name] for output, name in graph.outputs.items()}
+    for name in kept:
+        caches[name][0] = outputs[name]  # type: ignore[index]  # kept is empty without caches
+    return outputs

@@ -5,6 +5,7 @@
     graph.constants   value name -> array     small, part of the graph
     graph.weights     value name -> Weight    references, never bytes
     graph.slots       slot name -> Slot       one KV cache each; attention names the slot it reads and writes
+    graph.states      state name -> State     what a call hands to the next beside KV caches: the input and the output of that name
     graph.outputs     output name -> value name
 
 A value is a name with a type; it is produced once. Attributes are JSON scalars and tuples of them; arrays are constants.
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from kexport.graphs.dims import Shape
+from kexport.graphs.dims import BATCH, Shape
 from kexport.graphs.weights import Weight
 from kexport.runtime.contract.errors import InternalError
 from numpy.typing import NDArray
@@ -68,6 +69,18 @@ class Slot:
     dtype: str = "float32"
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """A fixed-size state of every row: the graph input of its name is [batch, *shape] before the call, the graph output of that name after it.
+
+    It starts as zeros and takes every token of a call: it knows no padding, cannot be rewound, and must be reordered with the caches.
+    """
+
+    kind: Literal["convolution", "recurrent"]
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
 @dataclass(slots=True)
 class Graph:
     """A graph; build it with the `add_*` methods, then `kexport.graphs.verify.verify` it."""
@@ -80,6 +93,7 @@ class Graph:
     constants: dict[str, NDArray[Any]] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     slots: dict[str, Slot] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
 
     # ---- building
 
@@ -87,6 +101,11 @@ class Graph:
         """Declare a graph input."""
         self.inputs[name] = self.types[name] = TensorType(dtype, shape)
         return name
+
+    def add_state(self, name: str, state: State) -> str:
+        """Declare a state; returns its value before the call. The output of the same name is the caller's to set."""
+        self.states[name] = state
+        return self.add_input(name, state.dtype, (BATCH, *state.shape))
 
     def add_constant(self, array: Any, name: str = "") -> str:
         """Add a constant; equal constants share one value unless named."""
@@ -122,6 +141,17 @@ class Graph:
             self.types[name] = type_
         self.nodes.insert(self.nodes.index(before) if before is not None else len(self.nodes), node)
         return node.output
+
+    def add_nodes(self, op: str, inputs: Iterable[str], count: int, *, layer: str = "", before: Node | None = None, **attrs: Attribute) -> tuple[str, ...]:
+        """`add_node` for an op with `count` outputs; returns their names."""
+        from kexport.graphs.ops import infer_types
+
+        stem = self.fresh_name(op)
+        node = Node(op, tuple(inputs), tuple(f"{stem}.{index}" for index in range(count)), dict(attrs), layer)
+        for name, type_ in zip(node.outputs, infer_types(self, node), strict=True):
+            self.types[name] = type_
+        self.nodes.insert(self.nodes.index(before) if before is not None else len(self.nodes), node)
+        return node.outputs
 
     def fresh_name(self, stem: str) -> str:
         """A value name not used yet, stable between two equal builds."""
@@ -177,5 +207,6 @@ class Graph:
         """An independent copy; weights and constants are shared, they are immutable."""
         nodes = [Node(n.op, n.inputs, n.outputs, dict(n.attrs), n.layer) for n in self.nodes]
         return Graph(
-            self.name, dict(self.inputs), dict(self.outputs), nodes, dict(self.types), dict(self.constants), dict(self.weights), dict(self.slots)
-        )
+            self.name, dict(self.inputs), dict(self.outputs), nodes, dict(self.types), dict(self.constants), dict(self.weights),
+            dict(self.slots), dict(self.states),
+        )  # fmt: skip

@@ -5,6 +5,7 @@
 
     {"constants": {name: {"dtype", "shape", "values" or "base64"}},  small finite ones as numbers, others as little-endian bytes
      "inputs": [[name, dtype, shape]], "outputs": [[name, value]], "slots": [[name, {...}]],       in the graph's order
+     "states": [[name, {...}]],                                         where there are any; they are inputs and outputs, too
      "name", "nodes": [{"op", "inputs", "outputs", "attrs", "layer"}], "version": 1,
      "weights": {value name: expression}}                             {"kind": "parameter", ...} under transforms
 
@@ -22,7 +23,7 @@ import msgspec
 import numpy as np
 from kexport.graphs.arrays_json import ArrayRecord, array_record, record_array
 from kexport.graphs.dims import product
-from kexport.graphs.ir import Attribute, Graph, Node, Slot
+from kexport.graphs.ir import Attribute, Graph, Node, Slot, State
 from kexport.graphs.ops import infer_types
 from kexport.graphs.verify import verify
 from kexport.graphs.weights_json import expression, weight_of
@@ -47,6 +48,14 @@ class SlotRecord(Record, frozen=True):
     dtype: str
 
 
+class StateRecord(Record, frozen=True):
+    """A state."""
+
+    kind: Literal["convolution", "recurrent"]
+    shape: tuple[int, ...]
+    dtype: str
+
+
 class NodeRecord(Record, frozen=True):
     """A node."""
 
@@ -68,6 +77,7 @@ class GraphRecord(Record, frozen=True):
     nodes: tuple[NodeRecord, ...]
     constants: dict[str, ArrayRecord]
     weights: dict[str, dict[str, Any]]
+    states: tuple[tuple[str, StateRecord], ...] = ()
 
 
 def document(graph: Graph) -> dict[str, Any]:
@@ -76,6 +86,7 @@ def document(graph: Graph) -> dict[str, Any]:
     Raises:
         InternalError: an attribute that is no JSON scalar or tuple of them.
     """
+    states = [[name, msgspec.to_builtins(StateRecord(state.kind, state.shape, state.dtype))] for name, state in graph.states.items()]
     return {
         "version": VERSION,
         "name": graph.name,
@@ -85,6 +96,7 @@ def document(graph: Graph) -> dict[str, Any]:
         "nodes": [_node_document(node) for node in graph.nodes],
         "constants": {name: array_record(array) for name, array in graph.constants.items()},
         "weights": {name: expression(weight) for name, weight in graph.weights.items()},
+        **({"states": states} if states else {}),
     }
 
 
@@ -207,6 +219,7 @@ def _build(record: GraphRecord) -> Graph:
         graph.add_input(name, element_type(dtype).name, tuple(_dim(dim) for dim in shape))
     for name, slot in record.slots:
         graph.slots[name] = Slot(slot.kind, slot.num_key_value_heads, slot.head_dim, slot.value_head_dim, slot.dtype)
+    graph.states = {name: State(state.kind, state.shape, state.dtype) for name, state in record.states}
     for name, array in record.constants.items():
         graph.add_constant(record_array(array), name)
     for name, tree in record.weights.items():
@@ -215,8 +228,8 @@ def _build(record: GraphRecord) -> Graph:
             raise ValueError(f"weight `{name}` is {weight.label}")
     if len({*graph.inputs, *graph.constants, *graph.weights}) != len(record.inputs) + len(record.constants) + len(record.weights):
         raise ValueError("two inputs, constants or weights share a name")
-    if len(graph.slots) != len(record.slots) or len(dict(record.outputs)) != len(record.outputs):
-        raise ValueError("two slots or outputs share a name")
+    if len(graph.slots) != len(record.slots) or len(graph.states) != len(record.states) or len(dict(record.outputs)) != len(record.outputs):
+        raise ValueError("two slots, states or outputs share a name")
     for item in record.nodes:
         attrs = {name: _attribute(value) for name, value in item.attrs.items()}
         node = Node(item.op, item.inputs, item.outputs, attrs, item.layer)

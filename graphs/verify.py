@@ -1,12 +1,14 @@
 """Is a graph well formed? Run after every pass in tests and once before emission.
 
 Checked: every op is in the table, with the inputs and attributes it takes; every value is produced once, before it is read; every
-recorded type is what the op's rule infers; outputs exist; every slot named exists and is written once at most.
+recorded type is what the op's rule infers; outputs exist; every slot named exists and is written once at most; every state is an input and
+an output of the same type.
 """
 
 from __future__ import annotations
 
-from kexport.graphs.ir import Graph, Node
+from kexport.graphs.dims import BATCH
+from kexport.graphs.ir import Graph, Node, TensorType
 from kexport.graphs.ops import infer_types, spec_of
 from kexport.graphs.ops.spec import REQUIRED, attribute, refuse
 from kexport.runtime.contract.errors import InternalError
@@ -40,6 +42,16 @@ def verify(graph: Graph) -> None:
     for output, name in graph.outputs.items():
         if name not in known:
             raise InternalError("KX903", f"graph `{graph.name}`: output `{output}` is `{name}`, which nothing produces")
+    _check_states(graph)
+
+
+def _check_states(graph: Graph) -> None:
+    for name, state in graph.states.items():
+        declared = TensorType(state.dtype, (BATCH, *state.shape))
+        if graph.inputs.get(name) != declared:
+            raise InternalError("KX903", f"graph `{graph.name}`: the state `{name}` is no input of type {declared}")
+        if name not in graph.outputs or graph.type_of(graph.outputs[name]) != declared:
+            raise InternalError("KX903", f"graph `{graph.name}`: the state `{name}` is no output of type {declared}")
 
 
 def _check_form(node: Node) -> None:

@@ -25,8 +25,7 @@ from kexport.graphs.capture.names import ParameterNames
 from kexport.graphs.capture.slots import find_cache
 from kexport.graphs.capture.trace import Marker, Trace
 from kexport.graphs.dims import Dim, Shape
-from kexport.graphs.ir import ABSENT, Attribute, Graph, Node, Slot
-from kexport.graphs.ops import infer_types
+from kexport.graphs.ir import ABSENT, Graph, Slot
 from kexport.graphs.ops.attention import KEY, VALUE
 from kexport.graphs.weights import Parameter, Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
@@ -222,14 +221,9 @@ class Importer:
         """Add a node of the grammar; returns its output."""
         return self.graph.add_node(op, inputs, layer=self._layer, **attrs)
 
-    def nodes(self, op: str, inputs: Sequence[str], count: int, **attrs: Attribute) -> tuple[str, ...]:
+    def nodes(self, op: str, inputs: Sequence[str], count: int, **attrs: Any) -> tuple[str, ...]:
         """Add a node with `count` outputs."""
-        stem = self.graph.fresh_name(op)
-        node = Node(op, tuple(inputs), tuple(f"{stem}.{i}" for i in range(count)), dict(attrs), self._layer)
-        for name, type_ in zip(node.outputs, infer_types(self.graph, node), strict=True):
-            self.graph.types[name] = type_
-        self.graph.nodes.append(node)
-        return node.outputs
+        return self.graph.add_nodes(op, inputs, count, layer=self._layer, **attrs)
 
     def set(self, tensor: tf.Tensor, imported: Imported | str) -> None:
         """Record what `tensor` is; a plain string is a graph value. Checked against TensorFlow's static shape."""

@@ -29,12 +29,13 @@ class Decompose(Pass):
                 result.changes += 1
 
     def _take_apart(self, graph: Graph, node: Node) -> None:
-        value = DECOMPOSITIONS[node.op](node, Emit(graph, node))
-        if graph.type_of(value) != graph.type_of(node.output):
-            raise InternalError("KX908", f"the decomposition of `{node.op}` gives {graph.type_of(value)}, not {graph.type_of(node.output)}")
-        graph.replace_uses(node.output, value)
+        made = DECOMPOSITIONS[node.op](node, Emit(graph, node))
+        for output, value in zip(node.outputs, (made,) if isinstance(made, str) else made, strict=True):
+            if graph.type_of(value) != graph.type_of(output):
+                raise InternalError("KX908", f"the decomposition of `{node.op}` gives {graph.type_of(value)}, not {graph.type_of(output)}")
+            graph.replace_uses(output, value)
+            graph.types.pop(output, None)
         graph.nodes.remove(node)
-        graph.types.pop(node.output, None)
 
 
 def decompose(graph: Graph, keep: AbstractSet[str]) -> Result:

@@ -61,12 +61,12 @@ class Emit:
         return value if self.type_of(value).shape == shape else self("reshape", value, shape=shape)
 
 
-Rule = Callable[[Node, Emit], str]
+Rule = Callable[[Node, Emit], str | tuple[str, ...]]  # a value for each output of the node
 DECOMPOSITIONS: dict[str, Rule] = {}
 
 
 def decomposes(op: str) -> Callable[[Rule], Rule]:
-    """Register the rule that rebuilds an intrinsic's output from plain ops.
+    """Register the rule that rebuilds an intrinsic's output, or outputs, from plain ops.
 
     Raises:
         InternalError: no such intrinsic, or a second rule for it.

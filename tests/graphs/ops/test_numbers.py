@@ -315,6 +315,30 @@ def test_attention_over_a_written_slot(features: dict[str, Any]) -> None:
     assert np.array_equal(caches["self.0"][0], keys) and np.array_equal(caches["self.0"][1], values)
 
 
+def test_delay_and_keep_last_look_back_over_the_call() -> None:
+    """Token by token: what lies before the call comes from the past; one token keeps all of the past but its first."""
+    past = X[:, :2] + 10
+    both = [[*past[row], *X[row]] for row in range(2)]
+    for steps in (1, 2):
+        expected = [[both[row][2 + t - steps] for t in range(3)] for row in range(2)]
+        assert np.array_equal(evaluate("delay", X, past, steps=steps), expected)
+    assert np.array_equal(evaluate("keep_last", X, past), [row[-2:] for row in both])
+    assert np.array_equal(evaluate("keep_last", X[:, :1], past), [[row[1], row[2]] for row in both])
+
+
+def test_the_delta_rule_corrects_what_it_remembers() -> None:
+    """Without decay a key of length 1 that is written twice remembers its last value only, and other keys are left alone."""
+    keys = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]], np.float32)[None, :, None]
+    values = np.array([[5.0, 6.0], [7.0, 8.0], [1.0, 2.0], [0.5, 0.25]], np.float32)[None, :, None]
+    decay, state = np.zeros((1, 4, 1, 1), np.float32), np.zeros((1, 1, 2, 2), np.float32)
+    queries = np.ones_like(keys)
+    output, new = evaluate("delta_rule", queries, keys, values, decay, -keys, keys, state, outputs=2, chunk=16)
+    assert np.array_equal(new[0, 0], [[0.5, 0.25], [7.0, 8.0]])
+    assert np.array_equal(output[0, :, 0], [[5, 6], [12, 14], [8, 10], [7.5, 8.25]])
+    halved = evaluate("delta_rule", queries, keys, values * 0, decay + np.float32(np.log(0.5)), keys * 0, keys, state + 1, outputs=2, chunk=16)[1]
+    np.testing.assert_allclose(halved, np.full((1, 1, 2, 2), 0.5**4), rtol=1e-6)
+
+
 def test_every_op_is_tested_here() -> None:
     """A new op brings its numbers along."""
     from pathlib import Path
