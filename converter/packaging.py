@@ -145,7 +145,9 @@ def _carry_over(source: Source, directory: Path) -> None:
 
 def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted, limits: Limits) -> records.Generation:
     import tensorflow as tf
+    from kexport.graphs.capture.semantics import semantics_of
 
+    original = semantics_of(task)
     threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
     return records.Generation(
         sampler={"class_name": type(task.sampler).__name__, "config": _plain(task.sampler.get_config())},
@@ -153,6 +155,8 @@ def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted
         stop_token_ids=tokenizer.stop_token_ids if tokenizer is not None else None,
         vocabulary_size=emitted.geometry.vocabulary_size,
         rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
+        schedule=original.schedule,
+        prefill=original.prefill,
     )
 
 

@@ -171,13 +171,19 @@ class Rng(Record, frozen=True, kw_only=True):
 
 
 class Generation(Record, frozen=True, kw_only=True):
-    """Defaults of the original's `generate()`: its sampler (class name and config), length, and resolved `auto` stop ids (None: no tokenizer)."""
+    """Defaults of the original's `generate()`: its sampler (class name and config), length, and resolved `auto` stop ids (None: no tokenizer).
+
+    `schedule`: `rows` where rows may run at their own pace, `lock_step` where the model sees KerasHub's literal schedule (recurrent states).
+    `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer.
+    """
 
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
     max_length: int = 1024
     stop_token_ids: tuple[int, ...] | None = None
     vocabulary_size: int = 0
     rng: Rng = Rng()
+    schedule: Literal["rows", "lock_step"] = "rows"
+    prefill: Literal["prompt", "buffer"] = "prompt"
 
 
 class Memory(Record, frozen=True, kw_only=True):

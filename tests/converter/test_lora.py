@@ -83,9 +83,9 @@ def test_a_live_model_with_lora_converts_as_it_stands(name: str, tmp_path: Path)
 def test_other_families_and_names_that_repeat(family: str, layers: list[str] | None, tmp_path: Path) -> None:
     """Other names of layers, and variables of the same path in every block: each layer gets its own update, live and from a file."""
     from tests.converter.lora_models import fill_adapter
-    from tests.parity.families import BREADTH, build
+    from tests.zoo import ZOO
 
-    task, file = build(BREADTH[family]), tmp_path / "its.lora.h5"
+    task, file = ZOO[family].build(), tmp_path / "its.lora.h5"
     task.backbone.enable_lora(3, target_layer_names=layers)
     fill_adapter(task, 0)
     task.backbone.save_lora_weights(str(file))
@@ -93,7 +93,7 @@ def test_other_families_and_names_that_repeat(family: str, layers: list[str] | N
     live = convert(task, output=tmp_path / "live", max_length=48)
     assert live.manifest.parity.verdict == "proven" and live.manifest.parity.near_ties == 0
     assert_left_as_found(task, before)
-    apart = convert(build(BREADTH[family]), output=tmp_path / "apart", max_length=48, lora=file, lora_mode="separate")
+    apart = convert(ZOO[family].build(), output=tmp_path / "apart", max_length=48, lora=file, lora_mode="separate")
     (record,) = apart.manifest.adapters
     assert record.parity.verdict == apart.manifest.parity.verdict == "proven"
     assert record.parity.cases[0].expected == live.manifest.parity.cases[0].expected != apart.manifest.parity.cases[0].expected

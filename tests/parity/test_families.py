@@ -9,8 +9,8 @@ from kexport import targets
 from kexport.converter.conversion import convert_all
 from kexport.converter.families import FAMILIES
 
-from tests.parity.families import BREADTH, build
 from tests.seed_models import MODELS
+from tests.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 CAPACITY = 48
@@ -25,14 +25,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def get(name: str) -> dict[str, Any]:
         if name not in made:
             folder = tmp_path_factory.mktemp("family")
-            made[name] = {one.target: one for one in convert_all(build(BREADTH[name]), "all", folder, max_length=CAPACITY)}
+            made[name] = {one.target: one for one in convert_all(ZOO[name].build(), "all", folder, max_length=CAPACITY)}
         return made[name]
 
     return get
 
 
 @pytest.mark.parametrize("target", targets.known())
-@pytest.mark.parametrize("name", list(BREADTH))
+@pytest.mark.parametrize("name", list(ZOO))
 def test_every_variant_is_proven(name: str, target: str, outcomes: Any) -> None:
     """All tokens equal to KerasHub's generate(), no near tie, no warning, and each layer's attention in the graph as attention."""
     outcome = outcomes(name)[target]
@@ -43,11 +43,11 @@ def test_every_variant_is_proven(name: str, target: str, outcomes: Any) -> None:
     assert parity.tokens_equal == parity.tokens_compared > 0
     long = [row for case in parity.cases for row in case.expected if len(row) == CAPACITY]
     assert long and min(len(set(row[-30:])) for row in long) >= LEAST_DISTINCT
-    assert len(manifest.fusions) == BREADTH[name].config["num_layers"]
+    assert len(manifest.fusions) == ZOO[name].layers
 
 
 def test_the_list_says_what_is_tested() -> None:
     """`kexport list` shows exactly the families that are tested here or as seed families."""
-    tested = {variant.family for variant in BREADTH.values()} | {"gemma2" if "gemma2" in name else model.family for name, model in MODELS.items()}
+    tested = {variant.family for variant in ZOO.values()} | {"gemma2" if "gemma2" in name else model.family for name, model in MODELS.items()}
     assert {family.name for family in FAMILIES} == tested
     assert all(set(family.targets) == set(targets.known()) for family in FAMILIES)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from kexport.graphs.interpreter import run
 
-from tests.parity.families import BREADTH, build
-from tests.parity.families import VOCABULARY as BREADTH_VOCABULARY
 from tests.seed_models import MODELS
+from tests.zoo import ZOO
+from tests.zoo.variant import VOCABULARY as ZOO_VOCABULARY
 
 pytestmark = pytest.mark.slow
 BOUND = 1e-5  # of the spread of the original's numbers at a position
@@ -53,18 +53,18 @@ def test_score_is_the_plain_forward(name: str, task_of: Callable[[str], Any]) ->
     assert not graph.slots
 
 
-@pytest.mark.parametrize("name", list(BREADTH))
+@pytest.mark.parametrize("name", list(ZOO))
 def test_score_of_every_family(name: str) -> None:
     """With every layer's attention recognised, windows included, and in the form the targets take."""
     from kexport.graphs.capture.forward import capture_forward, whole_rows
     from kexport.graphs.passes import optimise_forward, run_passes
 
-    task, feeds = build(BREADTH[name]), ragged(BREADTH_VOCABULARY, 8)
+    task, feeds = ZOO[name].build(), ragged(ZOO_VOCABULARY, 8)
     graph, notes = capture_forward(task, "score_layers")
     run_passes(graph, optimise_forward())
     outputs = run(graph, feeds, live_weights(task))
     assert_equal(outputs["logits"], task(whole_rows(task, feeds)))
-    layers = BREADTH[name].config["num_layers"]
+    layers = ZOO[name].layers
     assert len(outputs["hidden_states"]) == layers + 1
     assert notes == [] and len(list(graph.of_op("attention"))) == layers
 

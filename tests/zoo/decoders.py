@@ -1,32 +1,16 @@
-"""Small models of the families beyond the seed families: what the tests of breadth convert. Importing this file imports no Keras.
-
-    task = build(BREADTH["qwen3"])
-"""
+"""Decoder-only families with caches of keys and values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from tests.zoo.variant import VOCABULARY, Variant
 
-VOCABULARY = 96
 _ROTARY = {
     "vocabulary_size": VOCABULARY, "num_layers": 2, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 32, "intermediate_dim": 48,
 }  # fmt: skip
 _LEARNED = {"vocabulary_size": VOCABULARY, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 48, "max_sequence_length": 64}
 _EXPERTS = {"moe_intermediate_dim": 24, "num_experts": 4, "top_k": 2}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A configuration of a family's backbone. `spread`: the standard deviation of matrices, so that the model does not repeat itself."""
-
-    family: str
-    prefix: str
-    config: dict[str, Any]
-    spread: float = 0.4
-    seed: int = 0
 
 
 def _variants() -> dict[str, Variant]:
@@ -85,20 +69,4 @@ def _variants() -> dict[str, Variant]:
     return found
 
 
-BREADTH = _variants()
-
-
-def build(variant: Variant) -> Any:
-    """The stock task with the variant's numbers, without a preprocessor."""
-    import keras
-    import keras_hub
-
-    keras.utils.set_random_seed(variant.seed)
-    models = keras_hub.models
-    backbone = getattr(models, f"{variant.prefix}Backbone")(**variant.config, dtype="float32")
-    task = getattr(models, f"{variant.prefix}CausalLM")(backbone=backbone, preprocessor=None)
-    generator = np.random.default_rng(variant.seed)
-    for variable in task.variables:
-        if len(variable.shape) > 1 and str(variable.dtype).startswith("float"):
-            variable.assign(generator.normal(0, variant.spread, variable.shape).astype(np.float32))
-    return task
+VARIANTS = _variants()

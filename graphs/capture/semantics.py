@@ -1,0 +1,46 @@
+"""How a family's `generate()` feeds its model, where that is not what caches of keys and values allow: declared beside its adapter, by class.
+
+    @semantics("Qwen3_5CausalLM")
+    def of_qwen3_5(task): return Semantics(schedule="lock_step", prefill="buffer")
+
+What a task's class, or the nearest of its bases, declares is in force; without a declaration rows are independent and prompts are prefilled alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Semantics:
+    """Facts that the runtime needs.
+
+    `schedule`: `rows` where a row's tokens do not depend on the other rows, so that each runs at its own pace; `lock_step` where the model sees
+    KerasHub's literal schedule: all rows from the shortest prompt on, the last prompt token twice. `prefill`: `prompt` where a prefill of the prompt
+    alone gives what KerasHub's prefill of the whole padded buffer gives; `buffer` where it does not.
+    """
+
+    schedule: Literal["rows", "lock_step"] = "rows"
+    prefill: Literal["prompt", "buffer"] = "prompt"
+
+
+Declaration = Callable[[Any], Semantics]
+_DECLARED: dict[str, Declaration] = {}
+
+
+def semantics(*class_names: str) -> Callable[[Declaration], Declaration]:
+    """Register what tasks of these classes do; the function is given the task, whose config may matter."""
+
+    def register(declaration: Declaration) -> Declaration:
+        _DECLARED.update(dict.fromkeys(class_names, declaration))
+        return declaration
+
+    return register
+
+
+def semantics_of(task: Any) -> Semantics:
+    """What is declared for `task`."""
+    declaration = next((_DECLARED[cls.__name__] for cls in type(task).__mro__ if cls.__name__ in _DECLARED), None)
+    return Semantics() if declaration is None else declaration(task)
