@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from kexport.converter.console import size_text, table
-from kexport.runtime.contract.manifest import Adapter, Cache, CacheSlot, Certificate, Fusion, Manifest, ParityCase, TensorSpec
+from kexport.runtime.contract.manifest import Adapter, Cache, CacheSlot, Certificate, Experts, Fusion, Manifest, ParityCase, TensorSpec
 from rich.table import Table
 
 _SHOWN_DIGEST = 12
@@ -39,6 +39,8 @@ def tables(directory: Path, manifest: Manifest) -> Iterator[Table]:
         yield _caches(manifest.cache)
     if manifest.fusions:
         yield _fusions(manifest.fusions)
+    if manifest.experts:
+        yield _experts(manifest.experts)
     if manifest.ops:
         rows = sorted(manifest.ops.items(), key=lambda entry: (-entry[1], entry[0]))
         yield table("Operators", ("op", "#count"), rows)
@@ -137,6 +139,11 @@ def _caches(cache: Cache) -> Table:
 def _fusions(fusions: tuple[Fusion, ...]) -> Table:
     rows = ((fusion.layer, fusion.form, "fused" if fusion.fused else "fallback", fusion.reason) for fusion in fusions)
     return table("Attention", ("layer", "form", "", "reason"), rows)
+
+
+def _experts(experts: tuple[Experts, ...]) -> Table:
+    rows = ((one.layer, one.form, f"{one.taken} of {one.count}", f"{one.taken if one.sparse else one.count} of {one.count}", one.reason) for one in experts)
+    return table("Experts", ("layer", "form", "#a token takes", "#a step reads at least", "reason"), rows)
 
 
 def verdict_words(certificate: Certificate) -> str:

@@ -6,7 +6,7 @@ For the experts e = ids[t, j] of token t, with gate[e], up[e] [hidden, intermedi
     u = clip(x[t] . up[e] + up_bias[e], -limit, limit) + offset
     output[t] = sum over j of  weights[t, j] ((activation(g) u) . down[e] + down_bias[e])
 
-`activation`: `silu` is g sigmoid(alpha g), `gelu` and `gelu_tanh` are as the op gelu, `relu`. gpt-oss: alpha 1.702, limit 7, offset 1; the
+Matrices and biases are parameters; gate and values have a bias both or neither. `activation`: `silu` is g sigmoid(alpha g), `gelu` and `gelu_tanh` are as the op gelu, `relu`. gpt-oss: alpha 1.702, limit 7, offset 1; the
 others: alpha 1, no limit, offset 0. Nothing is said of experts that no token takes: a form may read the taken ones only.
 """
 
@@ -45,6 +45,8 @@ def gated(gate: Array, up: Array, activation: str, alpha: float, limit: float | 
 def _infer(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
     x, ids, weights, gate, up, down = types[: DOWN + 1]
     assert x and ids and weights and gate and up and down
+    if any(node.input(index) not in graph.weights for index in (*MATRICES, *BIASES) if node.input(index)):
+        raise refuse(node, "takes parameters as matrices and biases")
     if attribute(node, "activation") not in ACTIVATIONS:
         raise refuse(node, f"knows no activation `{attribute(node, 'activation')}`")
     experts, hidden, intermediate = gate.shape
@@ -56,6 +58,7 @@ def _infer(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
         and down.shape == (experts, intermediate, hidden)
     )
     biases = [optional(types, index) for index in BIASES]
+    fits = fits and (biases[0] is None) == (biases[1] is None)
     sizes = (intermediate, intermediate, hidden)
     fits = fits and all(bias is None or bias.shape == (experts, size) for bias, size in zip(biases, sizes, strict=True))
     if not fits:

@@ -17,7 +17,7 @@ from kexport.graphs.dims import SEQUENCE, Dim, Shape
 from kexport.graphs.ir import Graph, Slot, TensorType
 from kexport.graphs.weights import Weight
 from kexport.runtime.contract.errors import InternalError
-from kexport.runtime.contract.manifest import Fusion
+from kexport.runtime.contract.manifest import Experts, Fusion
 from kexport.targets.savedmodel.weight_tensors import WeightTensors
 
 Tensor = Any  # tf.Tensor: TensorFlow comes without types
@@ -43,6 +43,7 @@ class Builder:
         self.weights = weights
         self.slots: dict[str, SlotTensors] = {}
         self.fusions: list[Fusion] = []
+        self.experts: list[Experts] = []
         self.whole: dict[str, int] = {}  # label -> bytes that a call reads of it
         self._values: dict[str, Tensor] = {}
         self._memo: dict[Any, Any] = {}
