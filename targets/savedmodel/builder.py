@@ -97,6 +97,12 @@ class Builder:
         self.whole[stored.label] = stored.nbytes
         return self.weights.variable(stored)
 
+    def part(self, weight: Weight, share: float) -> Any:
+        """The variable of a weight in its stored form, of which a call reads the part `share`."""
+        stored = self.weights.stored_form(weight)
+        self.whole[stored.label] = round(share * stored.nbytes)
+        return self.weights.variable(stored)
+
     def rows(self, weight: Weight, ids: Tensor) -> Tensor:
         """Rows of a table; only they are read and widened."""
         taken = tf.gather(self.weights.variable(self.weights.stored_form(weight)), ids)
