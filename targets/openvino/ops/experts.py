@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from kexport.graphs.ir import Node
 from kexport.graphs.weights import Weight
 from kexport.targets import experts_request

@@ -55,12 +55,13 @@ def _step(r: Request, b: Builder, x: Tensor, ids: Tensor, shares: Tensor) -> Ten
         return _dense(r, lambda weight: tf.cast(tf.convert_to_tensor(variables[weight]), weight.dtype), x, ids, shares)
 
     rows = b.size_tensor(r.tokens)
-    made = tf.cond(rows < 2, one, lambda: tf.cond(rows * r.taken < r.count, gathered, dense))  # noqa: PLR2004  one row
+    made = tf.cond(rows < 2, one, lambda: tf.cond(rows * r.taken < r.count, gathered, dense))
     return tf.ensure_shape(made, [None, r.hidden])
 
 
 def _one_row(r: Request, stack: Stack, x: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
-    x, total = tf.reshape(x, [1, r.hidden]), None
+    # Not a reshape to one row: TensorFlow's optimizer would conclude from it, in a branch or not, that every call has one row, and decide the branch.
+    x, total = tf.slice(x, [0, 0], [1, r.hidden]), None
     halves, half_bias, down, down_bias = r.halves(), r.halved_bias(), r.rows(r.down), r.down_bias
     for place in range(r.taken):
         expert = ids[0, place]

@@ -30,8 +30,11 @@ def traced(mixture: Mixture, *, one_token: bool, stored: str = "float32") -> tup
     graph, builders = mixture.graph(), []
 
     class Filled(WeightTensors):
-        def variable(self, weight: Any) -> Any:
-            return tf.constant(weight.materialize(mixture.source(graph)))
+        def _make(self, label: str, weight: Any) -> Any:
+            variable = super()._make(label, weight)
+            with tf.init_scope():
+                variable.assign(weight.materialize(mixture.source(graph)))
+            return variable
 
     @tf.function(autograph=False)
     def function(x: Any) -> Any:

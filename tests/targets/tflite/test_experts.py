@@ -20,6 +20,7 @@ from tests.targets.tflite.helpers import write
 from tests.targets.tflite.test_lowerings import by_litert
 
 BOUND = 2e-6  # of the largest number
+PADDING = 1024  # bytes of alignment
 
 
 def written(mixture: Mixture, tokens: int, path: Path, stored_dtype: str = "float32") -> tuple[Any, Subgraph]:
@@ -64,9 +65,12 @@ def test_what_a_step_reads(form: str, stored: str, tmp_path: Path) -> None:
 
 
 def test_the_matrices_stand_in_the_file_once(tmp_path: Path) -> None:
-    """Decoding and prefill share them; the record tells of the step."""
-    files = write(tmp_path, decoder(Toy(layers=2, experts=COUNT)), capacity=24)
-    size = (tmp_path / "model.tflite").stat().st_size
-    once = sum(weight.nbytes for weight in files.graphs["extend"].weights.values())
-    assert size - once < expert_bytes(files.graphs["extend"]) // 2
-    assert [(record.layer, record.sparse) for record in files.emitted.experts] == [("layer0.experts", True), ("layer1.experts", True)]
+    """Decoding and prefill share them: twice as many experts are as many bytes more as their weights have. The record tells of the step."""
+    sizes, weights = [], []
+    for count in (COUNT, 2 * COUNT):
+        (tmp_path / str(count)).mkdir()
+        files = write(tmp_path / str(count), decoder(Toy(layers=2, experts=count)), capacity=24)
+        sizes.append((tmp_path / str(count) / "model.tflite").stat().st_size)
+        weights.append(sum(weight.nbytes for weight in files.graphs["extend"].weights.values()))
+        assert [(record.layer, record.sparse) for record in files.emitted.experts] == [("layer0.experts", True), ("layer1.experts", True)]
+    assert abs((sizes[1] - sizes[0]) - (weights[1] - weights[0])) < PADDING
