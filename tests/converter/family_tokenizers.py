@@ -1,4 +1,4 @@
-"""Each text family's generative preprocessor over a tokenizer trained here, with the special tokens the family asks for. Importing imports Keras.
+"""Each text family's generative preprocessor over a tokenizer trained here, with the special tokens the family asks for. Calling it imports Keras.
 
     preprocessor("Qwen3CausalLM")
 """

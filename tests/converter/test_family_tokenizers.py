@@ -12,25 +12,19 @@ from kexport.converter.tokenizers import export_tokenizer
 from kexport.converter.tokenizers.proof_strings import ORDINARY
 from kexport.runtime.tokenizer import open_tokenizer
 
+from tests.converter.family_tokenizers import CLASSES, preprocessor
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 FEWEST_STRINGS = 2_000
 LONGEST = 12
 WAITING = {"T5GemmaSeq2SeqLM", "T5Gemma2Seq2SeqLM"}
+NAMES = sorted(set(CLASSES) - WAITING)
 
 
-def names() -> list[str]:
-    """Known without Keras, so that collecting costs nothing."""
-    source = (Path(__file__).parent / "family_tokenizers.py").read_text()
-    return sorted({line.split('"')[1] for line in source.splitlines() if line.startswith('    "') and ("CausalLM" in line or "Seq2SeqLM" in line)} - WAITING) + ["tekken"]
-
-
-@pytest.mark.parametrize("class_name", names())
+@pytest.mark.parametrize("class_name", NAMES)
 def test_it_ships_proven(class_name: str, tmp_path: Path) -> None:
     """At least 2,000 strings give the original's ids (the export compares packing, too); random ids give its text, special ids left out or not as it does."""
-    from tests.converter.family_tokenizers import preprocessor
-
     original = preprocessor(class_name)
     record = export_tokenizer(original, tmp_path)
     assert record.proven_strings >= FEWEST_STRINGS
@@ -47,15 +41,13 @@ def test_it_ships_proven(class_name: str, tmp_path: Path) -> None:
 
 def classes_of_the_zoo() -> list[str]:
     """Those that have a small model there; the seed families' texts are compared where they are converted."""
-    return sorted({f"{variant.prefix}{variant.task}" for variant in ZOO.values()} & set(names()))
+    return sorted({f"{variant.prefix}{variant.task}" for variant in ZOO.values()} & set(NAMES))
 
 
 @pytest.mark.parametrize("class_name", classes_of_the_zoo())
 def test_text_generates_as_the_original_does(class_name: str, tmp_path: Path) -> None:
     """A small model of the family with its preprocessor: the gate compares texts with KerasHub's generate() on strings, and the ids with them."""
     from kexport.converter.conversion import convert
-
-    from tests.converter.family_tokenizers import preprocessor
 
     variant = next(variant for variant in ZOO.values() if f"{variant.prefix}{variant.task}" == class_name)
     text = preprocessor(class_name)
