@@ -156,7 +156,8 @@ class TfliteEngine(Engine):
         whole = self._steps.decode[self._steps.cache_length].name
         steps = self._steps
         kinds = (steps.cache_specs, steps.cross_specs, steps.state_specs, steps.state_specs)
-        row = _Row(*({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in kinds))
+        caches, cross, states, spare = ({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in kinds)
+        row = _Row(caches, cross, states, spare)
         for specs, buffers in zip(kinds, (row.caches, row.cross, row.states, row.spare_states), strict=True):
             for spec in specs:
                 buffers[spec.name].write(np.zeros(_sizes(spec), numpy_dtype(spec.dtype)))
