@@ -43,10 +43,14 @@ class EngineOptions:
 
 
 class CacheState(ABC):
-    """The caches of a batch. `lengths[b]`: how many tokens row b holds; `capacity`: how many a row can hold."""
+    """The caches of a batch. `lengths[b]`: how many tokens row b holds; `capacity`: how many a row can hold.
+
+    `valid_lengths[b]`: row b's tokens from this position on are padding, which models with `Engine.marks_padding` must be told; None: none are.
+    """
 
     capacity: int
     lengths: Lengths
+    valid_lengths: Lengths | None = None
 
     @property
     def batch_size(self) -> int:
@@ -67,6 +71,11 @@ class CacheState(ABC):
 
     def rewind(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         """Forget the tokens of row b from `lengths[b]` on. Raises InvalidInputError (KX551) for a length that was never reached."""
+        self.step_back(lengths)
+
+    def step_back(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        """Write row b's next token to position `lengths[b]`: caches of keys and values forget what stands from there on, states stay as they are,
+        with all tokens they took. KerasHub's own loop does so after it prefilled the whole buffer. Raises as `rewind`."""
         wanted = np.asarray(lengths, np.int64)
         if wanted.shape != self.lengths.shape or (wanted < 0).any() or (wanted > self.lengths).any():
             raise InvalidInputError("KX551", f"cannot rewind rows of {self.lengths.tolist()} tokens to {wanted.tolist()}")
@@ -77,6 +86,7 @@ class Engine(ABC):
     """One opened artifact. Not safe for use by several threads at once; caches are separate, so several conversations may share it."""
 
     vocabulary_size: int
+    marks_padding: bool = False  # whether padding leaves traces in the model's states: `CacheState.valid_lengths` says where it stands
     hidden_size: int = 0  # the width of the hidden states that the artifact gives beside logits; 0: it gives none
     _hidden_states: HiddenStates | None = None  # where a running `extend_with_hidden_states` collects them
 
@@ -112,6 +122,11 @@ class Engine(ABC):
         if self._hidden_states is not None:
             columns = min(values.shape[1], self._hidden_states.shape[1] - start)
             self._hidden_states[rows, start : start + columns] = values[:, :columns]
+
+    def valid_lengths_of(self, cache: CacheState, rows: slice = slice(None)) -> npt.NDArray[np.int32]:
+        """For engines: what the input `valid_lengths` is fed, int32; where no token is padding, a position that no token reaches."""
+        lengths = np.full(cache.batch_size, cache.capacity) if cache.valid_lengths is None else cache.valid_lengths
+        return lengths[rows].astype(np.int32)
 
     def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
         """Fill the cross-attention caches from the encoder prompt: both [batch, encoder sequence], the mask True on real tokens.

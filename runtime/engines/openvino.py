@@ -116,9 +116,9 @@ class OpenVinoCache(CacheState):
         if snapshot.cross is not self.cross:
             self.set_cross(snapshot.cross, snapshot.encoder_mask)
 
-    def rewind(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+    def step_back(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         shortened = self.lengths.copy()
-        super().rewind(lengths)
+        super().step_back(lengths)
         keeps = np.cumsum(self.mask, axis=1) <= self.lengths[:, None]
         self.mask = self.mask * keeps
         self.aligned &= (shortened == self.lengths) | (self.lengths == 0)
