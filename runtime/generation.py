@@ -270,11 +270,11 @@ class _Feed:
     def buffer(self, prompt: Prompt, held: npt.NDArray[np.int64]) -> HiddenStates:
         """Feed the whole buffer, padding and all, then go back to where row b holds `held[b]` tokens.
 
-        Raises UnsupportedError (KX561) for masks with holes where the model is told where padding starts.
+        Raises UnsupportedError (KX562) for masks with holes where the model is told where padding starts.
         """
         if self.engine.marks_padding and (prompt.mask[:, 1:] > prompt.mask[:, :-1]).any():
             message = "`padding_mask` has False in front of True, which this model's states are not exported for"
-            raise UnsupportedError("KX561", message, hint="pad on the right only")
+            raise UnsupportedError("KX562", message, hint="pad on the right only")
         self.cache.valid_lengths = prompt.mask.sum(axis=1)
         hidden_states = self.prompt(prompt.ids)
         self.cache.valid_lengths = None

@@ -137,7 +137,7 @@ def test_beams_go_on_from_the_buffer() -> None:
 def test_states_do_not_take_masks_with_holes() -> None:
     """An id outside the mask in front of one inside it would enter the states: told before anything runs."""
     job = Job(Prompt(np.array([[1, 2, 3, 4]]), np.array([[True, False, True, False]])), schedule="lock_step", prefill="buffer")
-    with pytest.raises(UnsupportedError, match="KX561"):
+    with pytest.raises(UnsupportedError, match="KX562"):
         generate(RecurrentEngine(), samplers.get("greedy"), job)
 
 
