@@ -57,4 +57,6 @@ FAMILIES = (
     _decoder("qwen_moe", "QwenMoe", "mixture of experts", "shared expert"),
     _decoder("smollm3", "SmolLM3", "layers without positions"),
     _seq2seq("t5", "T5", "relative positions", "cross cache"),
+    _seq2seq("t5gemma", "T5Gemma", "softcap", "local windows", "head grouping", "cross cache"),
+    _seq2seq("t5gemma2", "T5Gemma2", "one attention over both caches", "norms of queries and keys", "local and global layers"),
 )

@@ -13,6 +13,8 @@ from kexport.runtime.contract.manifest import Cache, CacheSlot
 from kexport.targets.base import Geometry
 from kexport.targets.slot_names import SlotNames
 
+ATTENTION = ("attention", "joint_attention")
+
 
 def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity: int, layout: tuple[str, ...]) -> Cache:
     """The caches of `graph`. `stored`: the slots with the head sizes of the file, which may be padded."""
@@ -40,18 +42,18 @@ def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity
     return Cache(slots=slots, layers=layers, capacity=capacity, bytes_per_token=per_token)
 
 
-def _slot_uses(graph: Graph) -> Iterable[tuple[str, bool]]:
-    """(slot, written) of every node that uses one, in order; keys and values of one attention count once."""
-    for node in graph.of_op("attention", "cache_write", "cache_read"):
-        slot = attribute(node, "slot")
-        if slot and not (node.op != "attention" and attribute(node, "part")):
-            yield str(slot), node.op == "cache_write" or bool(node.op == "attention" and attribute(node, "write"))
+def _slot_uses(graph: Graph) -> Iterable[str]:
+    """The slot of every node that uses one, in order; keys and values of one attention count once, an encoder's slot comes behind the node's own."""
+    for node in graph.of_op(*ATTENTION, "cache_write", "cache_read"):
+        names = [str(node.attrs.get(name) or "") for name in ("slot", "cross_slot")]
+        if node.op in ATTENTION or not attribute(node, "part"):
+            yield from filter(None, names)
 
 
 def _layers(graph: Graph) -> list[list[str]]:
     """The slots each decoder layer reads: a use of a self slot opens a layer, a cross slot joins the open one."""
     layers: list[list[str]] = []
-    for slot, _ in _slot_uses(graph):
+    for slot in _slot_uses(graph):
         if graph.slots[slot].kind == "self" or not layers:
             layers.append([slot])
         else:
@@ -62,7 +64,7 @@ def _layers(graph: Graph) -> list[list[str]]:
 def _windows(graph: Graph) -> dict[str, int | None]:
     """Slot -> window where every attention over the slot has one; the widest."""
     seen: dict[str, list[int | None]] = {}
-    for node in graph.of_op("attention"):
+    for node in graph.of_op(*ATTENTION):
         if attribute(node, "slot"):
             seen.setdefault(str(attribute(node, "slot")), []).append(attribute(node, "window"))
     return {slot: max((w for w in windows if w), default=None) if all(windows) else None for slot, windows in seen.items()}
@@ -72,7 +74,7 @@ def geometry(graph: Graph, stored: dict[str, Slot]) -> Geometry:
     """The sizes of `graph` that vendors' runtimes ask for."""
     own = [(name, slot) for name, slot in stored.items() if slot.kind == "self"]
     shapes = {(slot.num_key_value_heads, slot.head_dim) for _, slot in own}
-    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op("attention") if attribute(node, "write")]
+    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op(*ATTENTION) if attribute(node, "write")]
     tables = [graph.type_of(node.input(0)).shape for node in graph.of_op("embedding")]
     logits = graph.type_of(graph.outputs[names.LOGITS]).shape if names.LOGITS in graph.outputs else (0,)
     first = own[0][1] if own else None

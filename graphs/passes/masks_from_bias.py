@@ -11,29 +11,32 @@ A query from which everything is hidden has no meaning in either form.
 from __future__ import annotations
 
 from kexport.graphs.ir import ABSENT, Graph, Node
-from kexport.graphs.ops.attention import BIAS, INPUTS, MASK
+from kexport.graphs.ops.attention import BIAS, MASK
+from kexport.graphs.ops.joint_attention import CROSS_BIAS, CROSS_MASK
 from kexport.graphs.passes.base import Pass, Result
 
 HIDES = -1e8
 MOVES = frozenset({"broadcast_to", "reshape"})
 
 
+MASKED = {"attention": ((BIAS, MASK),), "joint_attention": ((BIAS, MASK), (CROSS_BIAS, CROSS_MASK))}
+
+
 class MasksFromBias(Pass):
     """See the module."""
 
     def run(self, graph: Graph, result: Result) -> None:
-        for node in graph.of_op("attention"):
-            if not node.input(BIAS) or node.input(MASK):
-                continue
-            mask = _mask(graph, node.input(BIAS), graph.producers(), node)
-            if mask is None:
-                continue
-            inputs = list(node.inputs) + [ABSENT] * (len(INPUTS) - len(node.inputs))
-            inputs[BIAS], inputs[MASK] = ABSENT, mask
-            while not inputs[-1]:
-                inputs.pop()
-            node.inputs = tuple(inputs)
-            result.changes += 1
+        for node in graph.of_op(*MASKED):
+            for bias, mask in MASKED[node.op]:
+                if not node.input(bias) or node.input(mask):
+                    continue
+                visible = _mask(graph, node.input(bias), graph.producers(), node)
+                if visible is None:
+                    continue
+                inputs = list(node.inputs) + [ABSENT] * (mask + 1 - len(node.inputs))
+                inputs[bias], inputs[mask] = ABSENT, visible
+                node.inputs = tuple(inputs)
+                result.changes += 1
 
 
 def _mask(graph: Graph, bias: str, producers: dict[str, Node], before: Node) -> str | None:

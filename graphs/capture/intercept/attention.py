@@ -83,10 +83,10 @@ def _adds_its_mask(stock: Callable[..., Any], layer: keras.layers.Layer, bound: 
     return float(weight.max()) < ALONE
 
 
-def _identify(
+def identify(
     trace: Trace, stock: Callable[..., Any], layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters
 ) -> AttentionFacts:
-    """What the probe finds. Where the call's start is a plain number or None (an uncached forward), a window goes by the start: the call is probed as if
+    """What the probe finds of the stock method, called with `bound`. Where the call's start is a plain number or None (an uncached forward), a window goes by the start: the call is probed as if
     it started at the last key. What such a window does to later keys is not probed, so it is taken where rows are causal only.
     """
     started = {name: KEYS - 1 for name, value in bound.items() if name.endswith("index") and (value is None or isinstance(value, int))}
@@ -116,7 +116,7 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
         if trace.inside_marker or not supported:
             return stock(self, *args, **kwargs)
         try:
-            facts = _identify(trace, stock, self, arguments, names)
+            facts = identify(trace, stock, self, arguments, names)
         except UnidentifiedAttention as why:
             trace.notes.append(f"{self.path}: attention kept as plain ops: {why}")
             return stock(self, *args, **kwargs)
