@@ -46,7 +46,7 @@ def _mask(graph: Graph, bias: str, producers: dict[str, Node], before: Node) -> 
         return None
     if node.op in MOVES:
         moved = _mask(graph, node.input(0), producers, before)
-        return None if moved is None else graph.add_node(node.op, [moved], layer=node.layer, before=before, **node.attrs)
+        return None if moved is None else graph.add_node(node.op, [moved], layer=node.layer, before=before, shape=node.attrs["shape"])
     if node.op == "add":
         parts = [_mask(graph, name, producers, before) for name in node.inputs]
         return None if None in parts else graph.add_node("and", [part for part in parts if part], layer=node.layer, before=before)

@@ -48,9 +48,9 @@ def install(trace: Trace, patches: Patches) -> None:
         inputs[QUERY] = query_states
         inputs[BIAS], inputs[CROSS_BIAS] = _apart(attention_mask, self)
         (key, cross_key), (value, cross_value) = _apart(key_states, self), _apart(value_states, self)
-        held, crossed = find_cache(trace, key), find_cache(trace, cross_key)
+        held, held_value, crossed = (find_cache(trace, tensor) for tensor in (key, value, cross_key))
         slot, cross_slot = (None if view is None else view.slot for view in (held, crossed))
-        inputs[KEY], inputs[VALUE] = (key, value) if held is None else (held.update, find_cache(trace, value).update)
+        inputs[KEY], inputs[VALUE] = (key, value) if held is None or held_value is None else (held.update, held_value.update)
         inputs[POSITIONS] = None if held is None else trace.positions
         inputs[CROSS_KEY], inputs[CROSS_VALUE] = (cross_key, cross_value) if crossed is None else (None, None)
 
