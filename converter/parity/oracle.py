@@ -81,23 +81,14 @@ class Oracle(ABC):
             return {name: np.asarray(tensor, np.float32) for name, tensor in outputs.items()}
 
     def _cached_forward(self, case: Case, rows: Tokens) -> Any:
-        """Logits, hidden states, and the caches."""
+        """Logits and hidden states, and what else the family gives."""
         import tensorflow as tf
+        from kexport.graphs.capture.decoder_forms import decoder_form
 
         ids = tf.constant(rows)
         if case.encoder:
             encoder_ids, encoder_mask = (tf.constant(part) for part in case.encoder_rows(self.pad))
-            hidden = self.task.call_encoder(token_ids=encoder_ids, padding_mask=encoder_mask)
-            self_cache, cross_cache = self.task._initialize_cache(encoder_ids, ids)
-            return self.task.call_decoder_with_cache(
-                encoder_hidden_states=hidden,
-                encoder_padding_mask=encoder_mask,
-                decoder_token_ids=ids,
-                self_attention_cache=self_cache,
-                self_attention_cache_update_index=0,
-                cross_attention_cache=cross_cache,
-                cross_attention_cache_update_index=0,
-            )
+            return decoder_form(self.task).whole(encoder_ids, encoder_mask, ids)
         return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
 
     def _empty_cache(self, batch: int, length: int) -> Any:

@@ -57,7 +57,7 @@ class CacheForm(ABC):
 
     def empty(self, batch: int, length: int) -> Any:
         """Zeros for `batch` rows of `length`, as the task takes them."""
-        return self.nested([tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self.specs])
+        return self.nested([empty_tensor(spec, batch, length) for spec in self.specs])
 
 
 class Stacked(CacheForm):
@@ -143,7 +143,7 @@ def cache_form(task: Any) -> CacheForm:
     small, large = (_built(task, batch, length) for batch, length in ((1, 6), (2, 9)))
     tensors = [tf.nest.flatten(cache) for cache in (small, large)]
     if all(tf.is_tensor(tensor) for built in tensors for tensor in built):
-        specs = [_open(first, second, f"cache_{number}") for number, (first, second) in enumerate(zip(*tensors, strict=True))]
+        specs = [open_spec(first, second, f"cache_{number}") for number, (first, second) in enumerate(zip(*tensors, strict=True))]
         if tf.is_tensor(small) and len(small.shape) == STACKED_RANK and small.shape[2] == KEY_VALUE_PAIR:
             return Stacked(specs)
         if _is_pairs(small):
@@ -173,11 +173,12 @@ def _is_pairs(cache: Any) -> bool:
     )
 
 
-def _open(first: Any, second: Any, name: str) -> tf.TensorSpec:
+def open_spec(first: Any, second: Any, name: str) -> tf.TensorSpec:
     """The sizes that both have; None for those that follow the batch or the length."""
     return tf.TensorSpec([a if a == b else None for a, b in zip(first.shape, second.shape, strict=True)], first.dtype, name=name)
 
 
-def _filled(spec: tf.TensorSpec, batch: int, length: int) -> list[int]:
+def empty_tensor(spec: tf.TensorSpec, batch: int, length: int) -> tf.Tensor:
+    """Zeros, the open sizes filled in."""
     sizes = iter((batch, length))
-    return [next(sizes) if size is None else size for size in spec.shape]
+    return tf.zeros([next(sizes) if size is None else size for size in spec.shape], spec.dtype)
