@@ -121,7 +121,7 @@ class Hybrid(CacheForm):
         return self._states
 
     def empty(self, batch: int, length: int) -> Any:
-        return tuple(tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self._built)
+        return tuple(empty_tensor(spec, batch, length) for spec in self._built)
 
 
 class _PerLayer:
