@@ -122,3 +122,11 @@ def complementary_error_function(importer: Importer, op: tf.Operation) -> None:
     erf = importer.node("erf", [importer.value(op.inputs[0])])
     one = importer.graph.add_constant(np.ones((), graph_dtype(op.outputs[0].dtype)))
     importer.set(op.outputs[0], importer.node("sub", [one, erf]))
+
+
+@imports("Erfinv")
+def inverse_error_function(importer: Importer, op: tf.Operation) -> None:
+    """Of known numbers only, by TensorFlow itself: models ask for a quantile of the normal distribution, which is a number of their config."""
+    numbers = importer.computed_constant(op, 0)
+    with tf.init_scope():
+        importer.set(op.outputs[0], Constant(np.asarray(tf.math.erfinv(numbers))))
