@@ -117,7 +117,7 @@ class LoadedOracle(Oracle):
     def _generated(self, inputs: dict[str, Any], stop_token_ids: Any) -> Any:
         """What `generate()` returns for ids; where it fails only in putting batches together (Gemma 3 without images), what it puts together."""
         try:
-            return self.task.generate(inputs, stop_token_ids=stop_token_ids)
+            return self._generate(inputs, stop_token_ids=stop_token_ids)
         except ValueError as error:
             if "None" not in str(error) or self.task.generate_function is None:
                 raise
@@ -126,7 +126,18 @@ class LoadedOracle(Oracle):
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
         with self._greedy(preprocessor=self.task.preprocessor):
-            return list(self.task.generate(list(case.texts), max_length=case.max_length))
+            return list(self._generate(list(case.texts), max_length=case.max_length))
+
+    def _generate(self, inputs: Any, **options: Any) -> Any:
+        """The public `generate()`, compiled; where the model cannot be compiled (Qwen with local windows), op by op, as `run_eagerly=True` has it."""
+        import tensorflow as tf
+
+        try:
+            return self.task.generate(inputs, **options)
+        except tf.errors.OperatorNotAllowedInGraphError:
+            self.description = f"{LoadedOracle.description}, run_eagerly=True"
+            self.task.run_eagerly, self.task.generate_function = True, None
+            return self.task.generate(inputs, **options)
 
     @contextlib.contextmanager
     def _greedy(self, preprocessor: Any) -> Iterator[None]:
@@ -135,7 +146,7 @@ class LoadedOracle(Oracle):
         import tensorflow as tf
 
         task = self.task
-        found = (task.sampler, task.generate_function, task.preprocessor)
+        found = (task.sampler, task.generate_function, task.preprocessor, task.run_eagerly)
         task.sampler, task.generate_function, task.preprocessor = keras_hub.samplers.GreedySampler(), None, preprocessor
         logger = tf.get_logger()
         level = logger.level
@@ -144,7 +155,7 @@ class LoadedOracle(Oracle):
             yield
         finally:
             logger.setLevel(level)
-            task.sampler, task.generate_function, task.preprocessor = found
+            task.sampler, task.generate_function, task.preprocessor, task.run_eagerly = found
 
 
 class StreamedOracle(Oracle):

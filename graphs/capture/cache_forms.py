@@ -1,6 +1,6 @@
 """In which form a decoder-only task passes its cache along, found by letting the task build two of different sizes.
 
-    stacked    one tensor [batch, layers, 2, total, heads, dim]: most families
+    stacked    one tensor [batch, layers, 2, total, heads, dim]: most families; [batch, layers, 2, heads, total, dim]: Gemma 3n
     pairs      for each layer a pair of tensors [batch, total, heads, dim]: Gemma 3
     hybrid     (stacked, convolution, recurrent): beside the stacked cache two kinds of states, [batch, layers, channels, kept] and
                [batch, layers, heads, key dim, value dim], of which each layer uses some: Qwen3.5
@@ -154,8 +154,9 @@ def cache_form(task: Any) -> CacheForm:
 
 
 def stacked_slots(kind: Any, spec: tf.TensorSpec) -> dict[str, Slot]:
-    """One slot a layer of a stacked cache."""
-    _, layers, _, _, heads, dim = spec.shape
+    """One slot a layer of a stacked cache, whichever of its open axes is the length."""
+    _, layers, _, *rest = spec.shape
+    heads, dim = (size for size in rest if size is not None)
     return {f"{kind}.{layer}": Slot(kind, int(heads), int(dim), int(dim)) for layer in range(layers)}
 
 
