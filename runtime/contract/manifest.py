@@ -142,7 +142,8 @@ class Chat(Record, frozen=True, kw_only=True):
 class Tokenizer(Record, frozen=True, kw_only=True):
     """The tokenizer file and the policy around it.
 
-    `kind`: `tokenizers` (Hugging Face tokenizer.json) or `sentencepiece`. `stripped_ids`: dropped before decoding to text, as KerasHub does.
+    `kind`: `tokenizers` (Hugging Face tokenizer.json), `sentencepiece`, or `longest_match` (a vocabulary of byte strings, RWKV's).
+    `stripped_ids`: dropped before decoding to text, as KerasHub does.
     `packers`: `prompt` for causal models; `encoder` and `decoder` for seq2seq.
     `fixture`: file with (text, ids) pairs made by the original tokenizer; `proven_strings`: how many strings were compared at conversion.
     `piece_decoder`: set where ids become text by SentencePiece's rules: in place of a tokenizer.json's own decoder, or, beside a model file,
@@ -150,7 +151,7 @@ class Tokenizer(Record, frozen=True, kw_only=True):
     `chat`: None for a model without a chat template.
     """
 
-    kind: Literal["tokenizers", "sentencepiece"]
+    kind: Literal["tokenizers", "sentencepiece", "longest_match"]
     file: str
     vocabulary_size: int
     packers: dict[str, Packer]
