@@ -168,7 +168,7 @@ def _no_generation(backbone: Any) -> records.Generation:
 
 def _memory(emitted: Emitted, limits: Limits) -> records.Memory:
     weights = sum(file.bytes for file in emitted.files)
-    at_capacity = emitted.cache.bytes_per_token * limits.capacity
+    at_capacity = limits.in_cache(emitted.cache).bytes_at_capacity
     return records.Memory(
         weights=weights,
         cache_per_token=emitted.cache.bytes_per_token,

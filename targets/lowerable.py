@@ -1,12 +1,16 @@
-"""Graphs as a target can render them: what it has no lowering for is decomposed."""
+"""Graphs as a target can render them: what it has no lowering for is decomposed, sizes that a signature fixes are put in before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-from kexport.graphs.ir import Graph
+from kexport.graphs.dims import Dim, Shape, product
+from kexport.graphs.ir import Graph, TensorType
 from kexport.graphs.passes import Pass, run_passes
 from kexport.runtime.contract.errors import UnsupportedError
+
+DIM_ATTRIBUTES = ("shape", "size", "dim", "depth")
 
 
 def lowerable(
@@ -32,3 +36,29 @@ def lowerable(
                 raise refusal(node.op, place)
     run_passes(graph, passes)
     return graph
+
+
+def bound(graph: Graph, sizes: Mapping[str, int]) -> Graph:
+    """A copy of `graph` with the named dims in `sizes` fixed: what an intrinsic is decomposed into may depend on them."""
+    graph = graph.copy()
+    graph.inputs = {name: _bound_type(type_, sizes) for name, type_ in graph.inputs.items()}
+    graph.types = {name: _bound_type(type_, sizes) for name, type_ in graph.types.items()}
+    for node in graph.nodes:
+        node.attrs = {name: _bound_attribute(value, sizes) if name in DIM_ATTRIBUTES else value for name, value in node.attrs.items()}
+    return graph
+
+
+def _bound_type(type_: TensorType, sizes: Mapping[str, int]) -> TensorType:
+    return TensorType(type_.dtype, _bound_shape(type_.shape, sizes))
+
+
+def _bound_attribute(value: Any, sizes: Mapping[str, int]) -> Any:
+    return _bound_shape(value, sizes) if isinstance(value, tuple) else _bound_dim(value, sizes)
+
+
+def _bound_shape(shape: Shape, sizes: Mapping[str, int]) -> Shape:
+    return tuple(_bound_dim(dim, sizes) for dim in shape)
+
+
+def _bound_dim(dim: Dim, sizes: Mapping[str, int]) -> Dim:
+    return dim if isinstance(dim, int) else product(sizes.get(part, int(part) if part.isdigit() else part) for part in dim.split("*"))

@@ -14,6 +14,7 @@ FORMAT_VERSION = 1
 FILE_NAME = "kexport.json"
 
 Task = Literal["causal-lm", "seq2seq-lm", "backbone"]
+STATE_KINDS = ("convolution", "recurrent")  # kinds of cache slots that are states
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -60,6 +61,7 @@ class Signature(Record, frozen=True, kw_only=True):
     `returns_logits`: `last` = [batch, 1, vocabulary] of each row's last real token; `all` = every position; `none`.
     `max_batch_with_past`: how many rows may take several new tokens over a non-empty cache in one call; None = any number.
     `weight_bytes`: bytes of weights that every call reads whole: all but the tables that only rows are taken from; 0 = unknown.
+    `max_sequence`: how many tokens a row one call takes at most (a recurrent layer's parallel form has such a bound); None = any number.
     """
 
     name: str
@@ -69,14 +71,16 @@ class Signature(Record, frozen=True, kw_only=True):
     sequence_lengths: tuple[int, ...] = ()
     returns_logits: Literal["last", "all", "none"] = "none"
     max_batch_with_past: int | None = None
+    max_sequence: int | None = None
     padding_side: Literal["right", "left"] = "right"
     weight_bytes: int = 0
 
 
 class CacheSlot(Record, frozen=True, kw_only=True):
-    """One cache: a key and a value tensor (or a state tensor) of one or more layers.
+    """One cache: a key and a value tensor of one or more layers, or a state (kinds `convolution` and `recurrent`).
 
-    `inputs` and `outputs` are the tensor names, key first. `window`: keys that stay visible, the token itself included; None = all.
+    A state is one tensor of a fixed `shape` (without the batch axis), zeros before the first token. It takes every token of a call: no
+    padding may stand in one, and nothing of it can be taken back. `inputs` and `outputs` are the tensor names, key first. `window`: keys that stay visible, the token itself included; None = all.
     `layout` names the axes of the stored tensors. `head_dim` is the model's; the stored one may be padded (see the signature's shape).
     """
 
@@ -89,6 +93,7 @@ class CacheSlot(Record, frozen=True, kw_only=True):
     layout: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    shape: tuple[int, ...] = ()
     window: int | None = None
     shared_with: str | None = None
 
@@ -97,7 +102,8 @@ class Cache(Record, frozen=True, kw_only=True):
     """All slots, which slots each decoder layer reads, and how large they get.
 
     `capacity`: the longest sequence (prompt and new tokens together) this artifact serves;
-    `encoder_capacity`: the longest encoder prompt, 0 = no bound. `bytes_per_token`: over all self slots, one row.
+    `encoder_capacity`: the longest encoder prompt, 0 = no bound. `bytes_per_token`: over all self slots, one row. `state_bytes`: all
+    states of one row, whatever its length.
     """
 
     slots: tuple[CacheSlot, ...] = ()
@@ -105,6 +111,17 @@ class Cache(Record, frozen=True, kw_only=True):
     capacity: int = 0
     encoder_capacity: int = 0
     bytes_per_token: int = 0
+    state_bytes: int = 0
+
+    @property
+    def has_states(self) -> bool:
+        """Whether rows keep states beside keys and values, or instead of them."""
+        return any(slot.kind in STATE_KINDS for slot in self.slots)
+
+    @property
+    def bytes_at_capacity(self) -> int:
+        """All self caches and states of one row that is full."""
+        return self.bytes_per_token * self.capacity + self.state_bytes
 
 
 class Packer(Record, frozen=True, kw_only=True):
@@ -188,7 +205,7 @@ class Generation(Record, frozen=True, kw_only=True):
 
 
 class Memory(Record, frozen=True, kw_only=True):
-    """Bytes: the weights, all caches of one row at capacity, and the peak to expect when serving one row."""
+    """Bytes: the weights, all caches and states of one row at capacity, and the peak to expect when serving one row."""
 
     weights: int = 0
     cache_per_token: int = 0
@@ -243,7 +260,7 @@ class VendorRuntime(Record, frozen=True, kw_only=True):
 
 
 class Fusion(Record, frozen=True, kw_only=True):
-    """How one attention layer was rendered: the target's form, fused or not, and why."""
+    """How one attention or recurrent layer was rendered: the target's form, fused or not, and why."""
 
     layer: str
     form: str

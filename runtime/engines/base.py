@@ -1,8 +1,11 @@
 """What every engine does: append tokens to caches and return the logits of each row's last token. And the registry of engines.
 
 An engine is the file `runtime/engines/<target>.py`; importing it registers it, and it is imported only when an artifact of its target is
-opened. Padding, chunking, buckets and limits of a library (`Signature.max_batch_with_past`) are the engine's business: whoever
-calls `extend` gives the tokens as they come.
+opened. Padding, chunking, buckets and limits of a library or a file (`Signature.max_batch_with_past`, `max_sequence`) are the engine's
+business: whoever calls `extend` gives the tokens as they come.
+
+Where a model has states (recurrent layers), no padding may stand in a call: rows go together over columns in which all of them have
+tokens (`equal_steps`), and the states of a row that has none are what they were.
 
 The generation loop, the parity gate and the benchmark sit on this protocol alone.
 """
@@ -12,7 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import Adapter, Manifest, Signature
+from kexport.runtime.contract.manifest import STATE_KINDS, Adapter, CacheSlot, Manifest, Signature
 
 Tokens = npt.NDArray[np.integer[Any]]
 Lengths = npt.NDArray[np.int64]
@@ -47,6 +50,7 @@ class CacheState(ABC):
 
     capacity: int
     lengths: Lengths
+    has_states: bool = False
 
     @property
     def batch_size(self) -> int:
@@ -66,10 +70,17 @@ class CacheState(ABC):
         """Go back to what `snapshot` held, its number of rows included."""
 
     def rewind(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
-        """Forget the tokens of row b from `lengths[b]` on. Raises InvalidInputError (KX551) for a length that was never reached."""
+        """Forget the tokens of row b from `lengths[b]` on.
+
+        Raises InvalidInputError (KX551) for a length that was never reached, UnsupportedError (KX561) where rows keep states, which hold
+        all of their tokens in one.
+        """
         wanted = np.asarray(lengths, np.int64)
         if wanted.shape != self.lengths.shape or (wanted < 0).any() or (wanted > self.lengths).any():
             raise InvalidInputError("KX551", f"cannot rewind rows of {self.lengths.tolist()} tokens to {wanted.tolist()}")
+        if self.has_states and (wanted != self.lengths).any():
+            hint = "take a `snapshot` before the tokens and `restore` it"
+            raise UnsupportedError("KX561", "this model has recurrent layers, whose states cannot be rewound", hint=hint)
         self.lengths[:] = wanted
 
 
@@ -152,6 +163,25 @@ def normal_lengths(cache: CacheState, tokens: Tokens, lengths: Sequence[int] | L
         hint = "ask for fewer tokens, or convert again with a larger --max-length"
         raise InvalidInputError("KX553", f"{longest} tokens do not fit a cache of {cache.capacity}", hint=hint)
     return result
+
+
+def equal_steps(counts: Lengths, longest: int) -> Iterator[tuple[int, int]]:
+    """Ranges of columns in which no row ends except at the end: [0, shortest), [shortest, next), ..., none wider than `longest`."""
+    start = 0
+    for stop in sorted({int(count) for count in counts} - {0}):
+        while start < stop:
+            end = min(start + longest, stop)
+            yield start, end
+            start = end
+
+
+def state_slots(manifest: Manifest) -> list[CacheSlot]:
+    """The states that rows keep. Raises InvalidInputError (KX555) for one that is not one tensor in and one out."""
+    slots = [slot for slot in manifest.cache.slots if slot.kind in STATE_KINDS]
+    for slot in slots:
+        if len(slot.inputs) != 1 or len(slot.outputs) != 1:
+            raise InvalidInputError("KX555", f"the state `{slot.name}` has {len(slot.inputs)} inputs and {len(slot.outputs)} outputs")
+    return slots
 
 
 def hidden_size_of(step: Signature) -> int:
