@@ -68,6 +68,7 @@ class Oracle(ABC):
     def _cached_forward(self, case: Case, rows: Tokens) -> Any:
         """Logits, hidden states, and the caches."""
         import tensorflow as tf
+        from kexport.graphs.capture.cache_forms import cache_form
 
         ids = tf.constant(rows)
         if case.encoder:
@@ -83,12 +84,8 @@ class Oracle(ABC):
                 cross_attention_cache=cross_cache,
                 cross_attention_cache_update_index=0,
             )
-        return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
-
-    def _empty_cache(self, batch: int, length: int) -> Any:
-        from kexport.graphs.capture.cache_forms import cache_form
-
-        return cache_form(self.task).empty(batch, length)
+        form = cache_form(self.task)
+        return form.call(self.task, ids, form.empty(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
 
 
 class LoadedOracle(Oracle):
