@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.engines.base import CacheState, Engine, HiddenStates
 from kexport.runtime.prompts import Ids, Mask, Prompt, output_mask
@@ -62,12 +63,15 @@ def generate(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | No
 def run_lock_step(engine: Engine, sampler: Sampler, job: Job) -> Generated:
     """All rows together, one column after the other, the sampler in charge."""
     prompt = job.prompt
+    if sampler.needs_hidden_states and prompt.prefix is not None:
+        raise UnsupportedError("KX559", "contrastive search compares with the prompt's hidden states, which split prompts do not keep", hint="choose another sampler")
     start = prompt.start
     stop = _StopColumn(job)
     ids = prompt.ids.copy()
     if start < ids.shape[1] and not stop.all_done(start):
         decoder = _EngineDecoder(engine, _open_cache(engine, job, len(ids)), job.rng)
-        decoder.take_prompt(ids[:, : start - 1], with_hidden_states=sampler.needs_hidden_states)
+        rows = np.arange(len(ids))
+        decoder.take_prompt(*prompt.first_tokens(ids, rows, np.full(len(ids), start - 1)), with_hidden_states=sampler.needs_hidden_states)
         ids = sampler.run(decoder, ids, prompt.mask, start, _finished(job.stop_ids))
     return Generated(ids, output_mask(ids, prompt.mask, job.stop_ids))
 
@@ -94,8 +98,7 @@ class IndependentRows:
         running = self._running()
         if self._stop_column is None and running.size:
             cache = _open_cache(self._engine, self._job, len(running), running)
-            prefixes = self.columns[running]
-            logits = self._engine.extend(cache, self.ids[running, : prefixes.max()], prefixes)
+            logits = self._engine.extend(cache, *self._job.prompt.first_tokens(self.ids, running, self.columns[running]))
             yield from self._fill(cache, running, logits)
         if self._stop_column is None:
             self._stop_column = self._length
@@ -193,12 +196,12 @@ class _EngineDecoder:
         self._prompt_hidden_states = np.zeros((cache.batch_size, 0, engine.hidden_size), np.float32)
         self.rng = rng
 
-    def take_prompt(self, ids: Ids, *, with_hidden_states: bool) -> None:
-        """Append [rows, tokens], which may be none."""
+    def take_prompt(self, ids: Ids, lengths: npt.NDArray[np.int64], *, with_hidden_states: bool) -> None:
+        """Append the first `lengths[b]` of [rows, tokens], which may be none; hidden states only where all rows have all of them."""
         if with_hidden_states and ids.shape[1]:
             _, self._prompt_hidden_states = self._engine.extend_with_hidden_states(self._cache, ids)
         elif ids.shape[1]:
-            self._engine.extend(self._cache, ids)
+            self._engine.extend(self._cache, ids, lengths)
 
     def step(self, tokens: Ids) -> Logits:
         return self._engine.extend(self._cache, tokens[:, None])
@@ -216,7 +219,7 @@ class _EngineDecoder:
 
 def _open_cache(engine: Engine, job: Job, row_count: int, rows: npt.NDArray[np.intp] | None = None) -> CacheState:
     """Caches for `rows` of the job (None: all), the encoder's part filled."""
-    cache = engine.new_cache(row_count, job.prompt.ids.shape[1])
+    cache = engine.new_cache(row_count, job.prompt.longest)
     if job.encoder is not None:
         chosen = slice(None) if rows is None else rows
         engine.encode(job.encoder.ids[chosen], job.encoder.mask[chosen], cache)

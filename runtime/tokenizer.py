@@ -67,15 +67,20 @@ class Tokenizer:
         """The text of ids, stripped ids dropped first, as KerasHub's postprocessing does."""
         return self.codec.decode(self.visible(ids))
 
+    def packer(self, role: str) -> manifest.Packer:
+        """The packer called `role`. Raises InvalidInputError (KX541) where there is none."""
+        packer = self.record.packers.get(role)
+        if packer is None:
+            raise InvalidInputError("KX541", f"the artifact's tokenizer has no `{role}` packer", hint="convert the model again")
+        return packer
+
     def pack(self, role: str, texts: Sequence[str], length: int | None = None, *, capacity: int = 0) -> Prompt:
         """`texts` as a padded batch [texts, length] by the packer called `role`; `length` None takes the packer's.
 
         A prompt that is too long for `length` is cut on the right, as KerasHub does; one that the artifact could never serve
         (`capacity`, 0: no limit) is refused. Raises InvalidInputError: KX523 for such a prompt, KX541 for a role without a packer.
         """
-        packer = self.record.packers.get(role)
-        if packer is None:
-            raise InvalidInputError("KX541", f"the artifact's tokenizer has no `{role}` packer", hint="convert the model again")
+        packer = self.packer(role)
         width = packer.sequence_length if length is None else length
         rows = self.encode(texts)
         for row in rows:

@@ -28,6 +28,7 @@ def widened(graph: Graph) -> Graph:
     wide.weights = {name: weight.cast("float64") for name, weight in graph.weights.items()}
     wide.constants = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in graph.constants.items()}
     wide.slots = {name: dataclasses.replace(slot, dtype="float64") for name, slot in graph.slots.items()}
+    wide.states = {name: dataclasses.replace(state, dtype="float64") for name, state in graph.states.items()}
     for node in wide.nodes:
         if node.attrs.get("dtype") == "float32":
             node.attrs["dtype"] = "float64"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from kexport.converter.parity.cases import Case
+from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
 from kexport.runtime.contract import names
 from numpy.typing import NDArray
 
@@ -29,6 +29,13 @@ class Oracle(ABC):
 
     def __init__(self, task: Any, pad: int) -> None:
         self.task, self.pad = task, pad
+
+    @property
+    def prompt_form(self) -> str:
+        """How the original takes prompts."""
+        from kexport.graphs.capture.semantics import semantics_of
+
+        return semantics_of(self.task).prompt
 
     @abstractmethod
     def generate(self, case: Case) -> Tokens:
@@ -95,15 +102,9 @@ class LoadedOracle(Oracle):
 
     def generate(self, case: Case) -> Tokens:
         """See Oracle."""
-        ids, mask = case.decoder_rows(self.pad)
-        inputs: dict[str, Any] = {"token_ids": ids, "padding_mask": mask}
-        key = "token_ids"
-        if case.encoder:
-            encoder_ids, encoder_mask = case.encoder_rows(self.pad)
-            inputs = {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
-            key = "decoder_token_ids"
+        inputs = generate_inputs(case, self.pad, self.prompt_form)
         with self._greedy(preprocessor=None):
-            return np.asarray(self._generated(inputs, case.stop_token_ids)[key], np.int32)
+            return generated_rows(case, self._generated(inputs, case.stop_token_ids), self.prompt_form)
 
     def _generated(self, inputs: dict[str, Any], stop_token_ids: Any) -> Any:
         """What `generate()` returns for ids; where it fails only in putting batches together (Gemma 3 without images), what it puts together."""
@@ -116,8 +117,20 @@ class LoadedOracle(Oracle):
 
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
-        with self._greedy(preprocessor=self.task.preprocessor):
+        with self._greedy(preprocessor=self.task.preprocessor), self._short_prefill(case):
             return list(self.task.generate(list(case.texts), max_length=case.max_length))
+
+    @contextlib.contextmanager
+    def _short_prefill(self, case: Case) -> Iterator[None]:
+        """Split prompts no longer padded than they need to be: KerasHub compiles their prefill token by token, padding included."""
+        preprocessor = self.task.preprocessor
+        found = preprocessor.sequence_length
+        if self.prompt_form == "split":
+            preprocessor.sequence_length = min(found, max(len(preprocessor.tokenizer(text)) for text in case.texts))
+        try:
+            yield
+        finally:
+            preprocessor.sequence_length = found
 
     @contextlib.contextmanager
     def _greedy(self, preprocessor: Any) -> Iterator[None]:

@@ -125,7 +125,10 @@ class Cache(Record, frozen=True, kw_only=True):
 
 
 class Packer(Record, frozen=True, kw_only=True):
-    """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`."""
+    """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`.
+
+    Of split prompts (`Generation.prompt`) this is the row in front of the buffer, and prompts are cut on the left.
+    """
 
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
@@ -192,7 +195,8 @@ class Generation(Record, frozen=True, kw_only=True):
     """Defaults of the original's `generate()`: its sampler (class name and config), length, and resolved `auto` stop ids (None: no tokenizer).
 
     `schedule`: `rows` where rows may run at their own pace, `lock_step` where the model sees KerasHub's literal schedule (recurrent states).
-    `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer.
+    `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer. `prompt`: `whole`, or
+    `split` where all but the prompt's last token are an input of their own and lengths count new tokens (runtime/prompt_forms.py).
     """
 
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
@@ -202,6 +206,7 @@ class Generation(Record, frozen=True, kw_only=True):
     rng: Rng = Rng()
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
+    prompt: Literal["whole", "split"] = "whole"
 
 
 class Memory(Record, frozen=True, kw_only=True):
