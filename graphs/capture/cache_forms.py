@@ -2,6 +2,8 @@
 
     stacked    one tensor [batch, layers, 2, total, heads, dim]: most families
     pairs      for each layer a pair of tensors [batch, total, heads, dim]: Gemma 3
+    hybrid     (stacked, convolution, recurrent): beside the stacked cache two kinds of states, [batch, layers, channels, kept] and
+               [batch, layers, heads, key dim, value dim], of which each layer uses some: Qwen3.5
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from typing import Any, Literal
 import tensorflow as tf
 from kexport.graphs.capture.spy import call_arguments
 from kexport.graphs.capture.trace import CacheView, Trace
-from kexport.graphs.ir import Graph, Slot
+from kexport.graphs.ir import Graph, Slot, State
 from kexport.runtime.contract.errors import UnsupportedError
 
 KEY_VALUE_PAIR = 2
 STACKED_RANK = 6
 PAIR_RANK = 4
+CONVOLUTION_RANK, RECURRENT_RANK = 4, 5
+HYBRID_RANKS = (STACKED_RANK, CONVOLUTION_RANK, RECURRENT_RANK)
 KIND: Literal["self"] = "self"
 
 
@@ -40,9 +44,16 @@ class CacheForm(ABC):
     def slots(self) -> dict[str, Slot]:
         """One slot a layer."""
 
-    def declare(self, graph: Graph) -> None:
-        """Give the graph its slots."""
+    def states(self) -> dict[str, State]:
+        """The states that a layer may use."""
+        return {}
+
+    def declare(self, graph: Graph, trace: Trace) -> None:
+        """Give the graph its slots, and the states that the traced layers use."""
         graph.slots.update(self.slots())
+        for name, state in self.states().items():
+            if name in trace.next_states:
+                graph.add_state(name, state)
 
     def empty(self, batch: int, length: int) -> Any:
         """Zeros for `batch` rows of `length`, as the task takes them."""
@@ -81,6 +92,48 @@ class Pairs(CacheForm):
         }
 
 
+class Hybrid(CacheForm):
+    """See the module. `specs`: the stacked cache, then each layer's convolution state [batch, kept, channels], then its recurrent state.
+
+    The task is given layers' states as placeholders of their own, tokens before channels; what it uses of them an adapter has to tell.
+    """
+
+    def __init__(self, built: Sequence[tf.TensorSpec]) -> None:
+        self._built = list(built)
+        kept = [State("convolution", (int(built[1].shape[3]), int(built[1].shape[2])))] * int(built[1].shape[1])
+        recurrent = [State("recurrent", tuple(int(size) for size in built[2].shape[2:]))] * int(built[2].shape[1])
+        self._states = {f"{state.kind}.{layer}": state for states in (kept, recurrent) for layer, state in enumerate(states)}
+        placeholders = [tf.TensorSpec([None, *state.shape], state.dtype, name=name.replace(".", "_")) for name, state in self._states.items()]
+        super().__init__([built[0], *placeholders])
+
+    def nested(self, tensors: Sequence[Any]) -> Any:
+        layers = (len(tensors) - 1) // 2
+        return tensors[0], _PerLayer(tensors[1 : 1 + layers]), _PerLayer(tensors[1 + layers :])
+
+    def register(self, trace: Trace, tensors: Sequence[tf.Tensor]) -> None:
+        trace.caches[tensors[0].name] = KIND
+        trace.states.update({tensor.name: name for tensor, name in zip(tensors[1:], self._states, strict=True)})
+
+    def slots(self) -> dict[str, Slot]:
+        return stacked_slots(KIND, self.specs[0])
+
+    def states(self) -> dict[str, State]:
+        return self._states
+
+    def empty(self, batch: int, length: int) -> Any:
+        return tuple(tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self._built)
+
+
+class _PerLayer:
+    """Tensors of the layers, read as if they were stacked on the second axis: `x[:, layer, ...]`."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._tensors[index[1]]
+
+
 def cache_form(task: Any) -> CacheForm:
     """The form of `task`'s cache; nothing of the task is run but the making of empty caches.
 
@@ -95,6 +148,8 @@ def cache_form(task: Any) -> CacheForm:
             return Stacked(specs)
         if _is_pairs(small):
             return Pairs(specs)
+        if isinstance(small, (tuple, list)) and tuple(len(spec.shape) for spec in specs) == HYBRID_RANKS:
+            return Hybrid(specs)
     raise UnsupportedError("KX202", f"{type(task).__name__} keeps a cache of a form that kexport does not capture yet", hint="see `kexport list`")
 
 

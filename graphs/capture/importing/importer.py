@@ -290,6 +290,8 @@ class Importer:
         if captured is None:
             if tensor.name in self.trace.caches:
                 self.set(tensor, CacheValue(self.trace.cache_shape(tensor)))
+            elif tensor.name in self.trace.states:
+                self.set(tensor, self.trace.states[tensor.name])
             elif op.name in self.graph.inputs:
                 self.set(tensor, op.name)
             return
@@ -309,8 +311,9 @@ class Importer:
         attrs: dict[str, Any] = dict(marker.attrs)
         if attrs.get("slot") and attrs.get("write"):
             self._fit_slot(attrs["slot"], inputs)
-        output = self.graph.add_node(marker.op, inputs, layer=marker.layer, **attrs)
-        self.set(op.outputs[0], output)
+        outputs = self.graph.add_nodes(marker.op, inputs, len(op.outputs), layer=marker.layer, **attrs) if len(op.outputs) > 1 else ()
+        for target, output in zip(op.outputs, outputs or (self.graph.add_node(marker.op, inputs, layer=marker.layer, **attrs),), strict=True):
+            self.set(target, output)
 
     def _fit_slot(self, name: str, inputs: list[str]) -> None:
         """A cache stacked from layers of different heads is as wide as its widest layer; a slot holds what its own layer writes."""
