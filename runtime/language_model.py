@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from kexport.runtime import batches as forms
 from kexport.runtime import samplers
 from kexport.runtime.contract import names
@@ -15,7 +14,7 @@ from kexport.runtime.contract.errors import InternalError, InvalidInputError, Un
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.engines.base import Engine
 from kexport.runtime.forward import Forward
-from kexport.runtime.generation import Generated, IndependentRows, Job, generate, run_lock_step
+from kexport.runtime.generation import Generated, Job, generate, loop_of
 from kexport.runtime.preprocessor import Preprocessor
 from kexport.runtime.prompt_forms import FORMS
 from kexport.runtime.prompts import Prompt, read_stop_ids, strip_prompt
@@ -271,16 +270,13 @@ class LanguageModel:
         opening = [] if without_prompt else self._form.opening(job.prompt, job.stop_ids)
         if piece := text.feed(opening):
             yield piece
-        if self.sampler.steps_together(len(job.prompt.ids)):
-            generated = run_lock_step(self.engine, self.sampler, job)
-        else:
-            loop = IndependentRows(self.engine, self.sampler, job)
-            for _ in loop.steps():
-                known = int(loop.columns[0])
-                if piece := text.feed(loop.ids[0, fed:known].tolist()):
-                    yield piece
-                fed = known
-            generated = loop.result()
+        loop = loop_of(self.engine, self.sampler, job)
+        for _ in loop.steps():
+            known = int(loop.columns[0])
+            if piece := text.feed(loop.ids[0, fed:known].tolist()):
+                yield piece
+            fed = known
+        generated = loop.result()
         whole = generated if without_prompt else self._form.joined(generated, job.prompt, job.stop_ids)
         visible = whole.ids[0][whole.mask[0]].tolist()  # a text prompt has no holes: this is the row up to its stop
         if piece := text.feed(visible[len(opening) + fed :]) + text.end():
@@ -339,7 +335,8 @@ class LanguageModel:
         return read_stop_ids(stop_token_ids, self.manifest.generation.stop_token_ids or self.tokenizer.record.stop_token_ids)
 
     def _job(self, prompt: Prompt, encoder: Prompt | None, stop_ids: tuple[int, ...] | None, *, visible_only: bool = False) -> Job:
-        return Job(prompt, encoder, stop_ids, visible_only, self.manifest.generation.rng)
+        original = self.manifest.generation
+        return Job(prompt, encoder, stop_ids, visible_only, original.rng, original.schedule, original.prefill)
 
     def _warn_if_not_verified(self) -> None:
         if self.manifest.parity.verdict == _NOT_VERIFIED and not self._warned:

@@ -1,6 +1,6 @@
-"""Tokenizing by the longest known piece of bytes, over a vocabulary file of lines `<id> <literal> <number of bytes>`.
+r"""Tokenizing by the longest known piece of bytes, over a vocabulary file of lines `<id> <literal> <number of bytes>`.
 
-The literal is a Python string or bytes literal, as `repr` prints it: `257 ' the' 4`, `130 b'\\x81' 1`. The file is data from outside: a line must be
+The literal is a Python string or bytes literal, as `repr` prints it: `257 ' the' 4`, `130 b'\x81' 1`. The file is data from outside: a line must be
 exactly that, each literal is one quoted string, and sizes are bounded, so that nothing in it is ever run.
 """
 

@@ -19,7 +19,6 @@ from kexport.runtime.longest_match import LongestMatch, read_vocabulary
 from kexport.runtime.piece_decoder import decode_ids
 from kexport.runtime.prompts import Ids, Mask, Prompt, check_capacity
 
-
 SILENT_ID = 0  # of a vocabulary of byte strings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from kexport.runtime.prompt_forms import FORMS, split
@@ -26,7 +26,8 @@ LONG_CASE_OPERATIONS = 4e12
 class Case:
     """One run. `prompts`: token ids of each row, for the decoder; `encoder`: the same for the encoder of a seq2seq model.
 
-    `max_length`: the padded length of the decoder's rows. `chunks`: feed prompts in pieces of these sizes (the last repeats).
+    `max_length`: the padded length of the decoder's rows. `chunks`: feed prompts in pieces of these sizes (the last repeats). `schedule` and
+    `prefill`: how the original feeds its model (see the manifest's `Generation`), where forced tokens must be fed in the same way.
     """
 
     name: str
@@ -36,6 +37,18 @@ class Case:
     stop_token_ids: tuple[int, ...] | None = None
     chunks: tuple[int, ...] = ()
     texts: tuple[str, ...] = field(default=())
+    schedule: Literal["rows", "lock_step"] = "rows"
+    prefill: Literal["prompt", "buffer"] = "prompt"
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether logits depend on how the original's loop feeds tokens: from the shortest prompt on, after a prefill of the padded prompts."""
+        return self.schedule == "lock_step" or self.prefill == "buffer"
+
+    @property
+    def start(self) -> int:
+        """The first column that the original's loop fills."""
+        return min(map(len, self.prompts))
 
     def decoder_rows(self, pad: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Ids [rows, max_length] and their mask."""
@@ -79,8 +92,8 @@ def generated_rows(case: Case, result: Mapping[str, Any], form: str) -> NDArray[
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the cases are fitted to. `forbidden`: ids that random prompts leave out (padding and stop ids). `split`: the prompts are, and KerasHub
-    compiles its prefill of them token by token: long ones would take it forever."""
+    """What the cases are fitted to. `forbidden`: ids that random prompts leave out (padding and stop ids). `schedule`, `prefill`: see Case. `split`:
+    the prompts are, and KerasHub compiles its prefill of them token by token: long ones would take it forever."""
 
     vocabulary: int
     capacity: int
@@ -89,6 +102,8 @@ class Sizes:
     seq2seq: bool
     forbidden: frozenset[int]
     split: bool = False
+    schedule: Literal["rows", "lock_step"] = "rows"
+    prefill: Literal["prompt", "buffer"] = "prompt"
 
 
 def _prompts(generator: np.random.Generator, lengths: tuple[int, ...], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
@@ -97,7 +112,8 @@ def _prompts(generator: np.random.Generator, lengths: tuple[int, ...], sizes: Si
 
 
 def build_cases(sizes: Sizes) -> list[Case]:
-    """The id-mode cases: a ragged batch, a prompt fed in pieces, a row alone, a long prompt that fills the cache."""
+    """The id-mode cases: a ragged batch, a row alone, a prompt (or the buffer it is padded to, where that is prefilled) fed in pieces, a long prompt
+    that fills the cache."""
     generator = np.random.default_rng(SEED)
     new_tokens = _affordable_new_tokens(sizes)
     longest = max(2, min(max(RAGGED_LENGTHS), sizes.capacity - new_tokens))
@@ -108,8 +124,8 @@ def build_cases(sizes: Sizes) -> list[Case]:
     length = min(max(lengths) + new_tokens, sizes.capacity - spread)
     ragged = Case("ragged batch", _prompts(generator, lengths, sizes), length, _prompts(generator, encoder_lengths, sizes))
     first = replace(ragged, name="one row", prompts=ragged.prompts[:1], encoder=ragged.encoder[:1], max_length=lengths[0] + new_tokens)
-    split = replace(first, name="prompt in pieces", prompts=ragged.prompts[1:2], encoder=ragged.encoder[1:2], max_length=lengths[1] + 2, chunks=(1, 2, 3))
-    return [ragged, first, split, *_long_case(generator, sizes)]
+    split = replace(first, name=f"{sizes.prefill} in pieces", prompts=ragged.prompts[1:2], encoder=ragged.encoder[1:2], max_length=lengths[1] + 2, chunks=(1, 2, 3))
+    return [replace(case, schedule=sizes.schedule, prefill=sizes.prefill) for case in (ragged, first, split, *_long_case(generator, sizes))]
 
 
 def _affordable_new_tokens(sizes: Sizes) -> int:

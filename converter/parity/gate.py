@@ -86,7 +86,7 @@ def _text_length(oracle: Oracle) -> int:
 def _streamed_case(steps: int, sizes: Sizes) -> Case:
     case = build_cases(sizes)[0]
     prompt = case.prompts[0][:STREAMED_PROMPT]
-    return Case(f"one row, {steps} steps", (prompt,), len(prompt) + steps, case.encoder[:1])
+    return dataclasses.replace(case, name=f"one row, {steps} steps", prompts=(prompt,), max_length=len(prompt) + steps, encoder=case.encoder[:1])
 
 
 def run_artifact(

@@ -46,11 +46,26 @@ class Oracle(ABC):
         raise NotImplementedError
 
     def logits(self, case: Case, rows: Tokens) -> Logits:
-        """float32 [rows, length, vocabulary]: the original's cached forward over whole rows, next-token logits at each position."""
+        """float32 [rows, length, vocabulary]: the original's cached forward over whole rows, next-token logits at each position. Where the logits
+        depend on how tokens are fed, as the original's loop feeds them; NaN in front of its first step."""
         import tensorflow as tf
 
         with tf.device("CPU"):
+            if case.is_literal:
+                return self._stepped_logits(case, rows)
             return np.asarray(self._cached_forward(case, rows)[0], np.float32)
+
+    def _stepped_logits(self, case: Case, rows: Tokens) -> Logits:
+        """The original's own prefill of the padded prompts, then `rows` token by token from the last one that all prompts have."""
+        import tensorflow as tf
+
+        _, cache = self.task._build_cache(*(tf.constant(part) for part in case.decoder_rows(self.pad)))
+        steps = []
+        for column in range(case.start - 1, rows.shape[1]):
+            logits, _, cache = self.task.call_with_cache(tf.constant(rows[:, column : column + 1]), cache, tf.constant(column))
+            steps.append(np.asarray(logits, np.float32))
+        before = np.full((len(rows), case.start - 1, steps[0].shape[-1]), np.nan, np.float32)
+        return np.concatenate([before, *steps], axis=1)
 
     def hidden_states(self, case: Case, rows: Tokens) -> NDArray[np.float32]:
         """float32 [rows, length, hidden size]: what the same forward makes logits of."""

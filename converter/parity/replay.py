@@ -20,7 +20,10 @@ import numpy as np
 from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
 from kexport.converter.parity.resident import bounded_mappings
 from kexport.runtime.contract.errors import KexportError
+from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.engines.base import CacheState, Engine
+from kexport.runtime.generation import EngineDecoder
+from kexport.runtime.prompts import Prompt
 from numpy.typing import NDArray
 
 MAPPED_AT_MOST = 1_000_000_000  # bytes of weight pages kept resident in a low-memory replay
@@ -28,6 +31,8 @@ MAPPED_AT_MOST = 1_000_000_000  # bytes of weight pages kept resident in a low-m
 
 def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> NDArray[np.float32]:
     """The artifact's logits along the original's rows: [rows, length, vocabulary], NaN in front of each prompt's last token."""
+    if case.is_literal:
+        return _stepped_logits(engine, case, rows, pad)
     count, length = rows.shape
     logits = np.full((count, length, engine.vocabulary_size), np.nan, np.float32)
     cache = engine.new_cache(count, length)
@@ -41,6 +46,16 @@ def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> N
         step = engine.extend(cache, tokens, running.astype(np.int64))
         logits[running, lengths[running]] = step[running]
         lengths = lengths + running
+    return logits
+
+
+def _stepped_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> NDArray[np.float32]:
+    """The same for a model whose logits depend on how tokens are fed: by the runtime's own prefill and steps, all rows together."""
+    logits = np.full((*rows.shape, engine.vocabulary_size), np.nan, np.float32)
+    decoder = EngineDecoder(engine, engine.new_cache(*rows.shape), Rng())
+    decoder.take_prompt(Prompt(*case.decoder_rows(pad)), case.prefill, pieces=case.chunks)
+    for column in range(case.start - 1, rows.shape[1]):
+        logits[:, column] = decoder.step(rows[:, column])
     return logits
 
 
@@ -110,6 +125,8 @@ def case_from_json(entry: dict[str, Any]) -> Case:
         stop_token_ids=None if stop is None else tuple(stop),
         chunks=tuple(entry["chunks"]),
         texts=tuple(entry["texts"]),
+        schedule=entry["schedule"],
+        prefill=entry["prefill"],
         **rows,
     )
 

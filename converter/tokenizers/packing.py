@@ -86,17 +86,17 @@ def _original_rows(preprocessor: Any, packers: Mapping[str, Packer], texts: list
 
 
 def _packer(preprocessor: Any, packer: Any, *, with_end: bool) -> Packer:
-    if type(packer).__name__ != "StartEndPacker":
-        found = "no packer" if packer is None else f"a `{type(packer).__name__}`"
-        raise UnsupportedError(
-            "KX443", f"`{type(preprocessor).__name__}` packs its text with {found}, not with a StartEndPacker", hint=NO_TOKENIZER_HINT
-        )
+    """A packer's start, end and padding. One of several segments that separates them by nothing packs a prompt, its only segment, in the same way."""
+    name = type(packer).__name__
+    if name != "StartEndPacker" and not (name == "MultiSegmentPacker" and not _ids(packer.sep_value)):
+        found = "no packer" if packer is None else f"a `{name}`"
+        raise UnsupportedError("KX443", f"`{type(preprocessor).__name__}` packs its text with {found}, in a way of its own", hint=NO_TOKENIZER_HINT)
     return Packer(
         start=_ids(packer.start_value),
         end=_ids(packer.end_value) if with_end else (),
         pad=int(packer.pad_value or 0),
         sequence_length=int(packer.sequence_length),
-        padding_side=packer.padding_side,
+        padding_side=getattr(packer, "padding_side", "right"),
     )
 
 

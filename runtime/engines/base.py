@@ -46,11 +46,15 @@ class EngineOptions:
 
 
 class CacheState(ABC):
-    """The caches of a batch. `lengths[b]`: how many tokens row b holds; `capacity`: how many a row can hold."""
+    """The caches of a batch. `lengths[b]`: how many tokens row b holds; `capacity`: how many a row can hold.
+
+    `valid_lengths[b]`: row b's tokens from this position on are padding, which models with `Engine.marks_padding` must be told; None: none are.
+    """
 
     capacity: int
     lengths: Lengths
     has_states: bool = False
+    valid_lengths: Lengths | None = None
 
     @property
     def batch_size(self) -> int:
@@ -75,19 +79,29 @@ class CacheState(ABC):
         Raises InvalidInputError (KX551) for a length that was never reached, UnsupportedError (KX561) where rows keep states, which hold
         all of their tokens in one.
         """
+        if self.has_states and (self._reached(lengths) != self.lengths).any():
+            hint = "take a `snapshot` before the tokens and `restore` it"
+            raise UnsupportedError("KX561", "this model has recurrent layers, whose states cannot be rewound", hint=hint)
+        self.step_back(lengths)
+
+    def step_back(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+        """Write row b's next token to position `lengths[b]`: caches of keys and values forget what stands from there on, states stay as they are,
+        with all tokens they took. KerasHub's own loop does so after it prefilled the whole buffer. Raises InvalidInputError (KX551) as `rewind`."""
+        self.lengths[:] = self._reached(lengths)
+
+    def _reached(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> Lengths:
+        """The lengths as an array. Raises InvalidInputError (KX551) where a row never reached its own."""
         wanted = np.asarray(lengths, np.int64)
         if wanted.shape != self.lengths.shape or (wanted < 0).any() or (wanted > self.lengths).any():
             raise InvalidInputError("KX551", f"cannot rewind rows of {self.lengths.tolist()} tokens to {wanted.tolist()}")
-        if self.has_states and (wanted != self.lengths).any():
-            hint = "take a `snapshot` before the tokens and `restore` it"
-            raise UnsupportedError("KX561", "this model has recurrent layers, whose states cannot be rewound", hint=hint)
-        self.lengths[:] = wanted
+        return wanted
 
 
 class Engine(ABC):
     """One opened artifact. Not safe for use by several threads at once; caches are separate, so several conversations may share it."""
 
     vocabulary_size: int
+    marks_padding: bool = False  # whether padding leaves traces in the model's states: `CacheState.valid_lengths` says where it stands
     hidden_size: int = 0  # the width of the hidden states that the artifact gives beside logits; 0: it gives none
     _hidden_states: HiddenStates | None = None  # where a running `extend_with_hidden_states` collects them
 
@@ -123,6 +137,11 @@ class Engine(ABC):
         if self._hidden_states is not None:
             columns = min(values.shape[1], self._hidden_states.shape[1] - start)
             self._hidden_states[rows, start : start + columns] = values[:, :columns]
+
+    def valid_lengths_of(self, cache: CacheState, rows: slice = slice(None)) -> npt.NDArray[np.int32]:
+        """For engines: what the input `valid_lengths` is fed, int32; where no token is padding, a position that no token reaches."""
+        lengths = np.full(cache.batch_size, cache.capacity) if cache.valid_lengths is None else cache.valid_lengths
+        return lengths[rows].astype(np.int32)
 
     def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
         """Fill the cross-attention caches from the encoder prompt: both [batch, encoder sequence], the mask True on real tokens.

@@ -43,7 +43,7 @@ from kexport.runtime.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
 
-_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.ENCODER_ATTENTION_MASK}
+_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS}
 _LOG_ERRORS_ONLY = 3
 _ONNX_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16}  # the numbers of ONNX's element types
 _PREFILL_CHUNK = 512  # tokens of one prefill call: longer ones gain no speed and their temporaries grow with the square
@@ -110,6 +110,9 @@ class _Binding:
         self._one_token = np.zeros((self._row_count, 1), np.int64)
         self._one_position = np.zeros((self._row_count, 1), np.int64)
         self._bound_width = 0
+        self.valid_lengths = np.zeros(self._row_count, np.int32)  # written before each run
+        if names.VALID_LENGTHS in layout.inputs:
+            self._bind_input(names.VALID_LENGTHS, self.valid_lengths)
         for tensor, array in zip(layout.self_tensors, cache.self_arrays, strict=True):
             value = self._bind_input(tensor.spec.name, array[rows])
             self._io.bind_ortvalue_output(tensor.output, value)
@@ -262,6 +265,7 @@ class OnnxEngine(Engine):
         self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = self._layout.hidden_size
+        self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
         self._encode_signature = manifest.signature(names.ENCODE)
         self._encoder = open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
         self._session: ort.InferenceSession | None = open_session(directory / step.file, options)
@@ -405,12 +409,13 @@ class OnnxEngine(Engine):
             raise InvalidInputError("KX550", "the engine is closed", hint="load the artifact again")
         row = None if cache.batch_size == 1 else row
         key = (row, cache.turn)
-        binding = cache.bindings.get(key)
+        binding, rows = cache.bindings.get(key), slice(None) if row is None else slice(row, row + 1)
         if binding is None:
-            rows = slice(None) if row is None else slice(row, row + 1)
             if row is not None:
                 _drop_row_bindings(cache)  # one row's binding at a time is enough: rows are fed one after the other
             binding = cache.bindings[key] = _Binding(self._session, self._layout, cache, rows, self.vocabulary_size)
+        if self.marks_padding:
+            binding.valid_lengths[:] = self.valid_lengths_of(cache, rows)
         return binding
 
 

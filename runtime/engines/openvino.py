@@ -47,7 +47,9 @@ Array = npt.NDArray[Any]
 _DEVICE = "CPU"
 _PREFILL_CHUNK = 512  # tokens of one call: longer ones gain no speed and the masks of a call grow with the square
 _WASTEFUL = 2  # times as many columns as the longest row has tokens: then moving the state is cheaper than attending to nothing
-_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK}
+_TOKEN_INPUTS = {
+    names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS,
+}  # fmt: skip
 _LENGTH_AXIS = 2
 # Exact tokens need float32 everywhere; by default the plugin keeps an 8-bit cache and multiplies in bfloat16 where the CPU can.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
@@ -124,9 +126,9 @@ class OpenVinoCache(CacheState):
         if snapshot.cross is not self.cross:
             self.set_cross(snapshot.cross, snapshot.encoder_mask)
 
-    def rewind(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+    def step_back(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         shortened = self.lengths.copy()
-        super().rewind(lengths)
+        super().step_back(lengths)
         keeps = np.cumsum(self.mask, axis=1) <= self.lengths[:, None]
         self.mask = self.mask * keeps
         self.aligned &= (shortened == self.lengths) | (self.lengths == 0)
@@ -199,9 +201,9 @@ class OpenVinoCache(CacheState):
         result[running] = after
         return result
 
-    def run(self, tokens: Array, real: Array, positions: Array) -> Array:
-        """Append columns: `tokens` and `positions` [batch, columns], `real` 1 on tokens that count. Returns float32 logits [batch, 1 or
-        columns, vocabulary], a view that the next call overwrites."""
+    def run(self, tokens: Array, real: Array, positions: Array, valid: Array) -> Array:
+        """Append columns: `tokens` and `positions` [batch, columns], `real` 1 on tokens that count, `valid` [batch] where padding starts. Returns
+        float32 logits [batch, 1 or columns, vocabulary], a view that the next call overwrites."""
         self.mask = np.concatenate([self.mask, real], axis=1)
         order = np.arange(self.batch_size) if self.order is None else self.order
         feeds = {
@@ -209,6 +211,7 @@ class OpenVinoCache(CacheState):
             names.ATTENTION_MASK: self.mask,
             names.POSITION_IDS: np.ascontiguousarray(positions, np.int64),
             names.BEAM_INDEX: order.astype(np.int32),
+            names.VALID_LENGTHS: valid,
         }
         try:
             for name, array in feeds.items():
@@ -239,6 +242,7 @@ class OpenVinoEngine(Engine):
         self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = hidden_size_of(step)
+        self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
         self._core, self._directory, self._options, self._step_file = ov.Core(), directory, options, step.file
         self._adapter: Adapter | None = None
         self._model: ov.CompiledModel | None = None
@@ -333,7 +337,7 @@ class OpenVinoEngine(Engine):
         shifted = np.take_along_axis(np.asarray(tokens), np.maximum(columns, 0), axis=1) * real if width else tokens[:, :0]
         for start in range(0, width, self._longest):
             part = slice(start, min(start + self._longest, width))
-            logits = cache.run(shifted[:, part], real[:, part], np.maximum(columns[:, part], 0))
+            logits = cache.run(shifted[:, part], real[:, part], np.maximum(columns[:, part], 0), self.valid_lengths_of(cache))
             result[:] = logits[:, -1]
             self._collect(cache, start)
         cache.lengths += counts
@@ -347,16 +351,16 @@ class OpenVinoEngine(Engine):
             cache.align()
         width = tokens.shape[1]
         real = np.repeat(running[:, None], width, axis=1).astype(np.int64)
-        positions = np.minimum(cache.lengths[:, None] + np.arange(width), cache.capacity - 1)
+        positions, valid = np.minimum(cache.lengths[:, None] + np.arange(width), cache.capacity - 1), self.valid_lengths_of(cache)
         if cache.has_states and not running.all():
             with cache.without_others(running, width):
-                logits = cache.run(tokens[running], real[running], positions[running])
+                logits = cache.run(tokens[running], real[running], positions[running], valid[running])
                 cache.lengths += width
                 result[last] = logits[last[running], -1]
                 if self._hidden_states is not None:
                     self._hidden_states[running, start : start + width] = cache.hidden_states()
             return
-        logits = cache.run(tokens * real, real, positions)
+        logits = cache.run(tokens * real, real, positions, valid)
         cache.lengths += width * running
         cache.aligned &= running | (cache.lengths == 0)
         result[last] = logits[last, -1]

@@ -17,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,12 +76,13 @@ class _Steps:
 @dataclass
 class _Row:
     """The buffers of one row: self caches, states and what the next call writes in their place, and cross caches once there was an encoder
-    prompt (`encoder_mask` None before)."""
+    prompt (`encoder_mask` None before). `valid_length` [1]: where padding starts in what is fed next."""
 
     caches: Buffers
     cross: Buffers
     states: Buffers
     spare_states: Buffers
+    valid_length: Array = field(default_factory=lambda: np.zeros(1, np.int32))
     encoder_mask: Array | None = None
 
 
@@ -134,6 +135,7 @@ class TfliteEngine(Engine):
         whole = self._steps.decode[self._steps.cache_length]
         self.vocabulary_size = _vocabulary_size(whole)
         self.hidden_size = hidden_size_of(whole)
+        self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in whole.inputs)
         self._needs_encoder = bool(self._steps.cross_specs)
         self.has_states = bool(self._steps.state_specs)
         self._model: CompiledModel | None = _open_model(directory / whole.file, options)
@@ -156,7 +158,8 @@ class TfliteEngine(Engine):
         whole = self._steps.decode[self._steps.cache_length].name
         steps = self._steps
         kinds = (steps.cache_specs, steps.cross_specs, steps.state_specs, steps.state_specs)
-        row = _Row(*({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in kinds))
+        caches, cross, states, spare = ({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in kinds)
+        row = _Row(caches, cross, states, spare)
         for specs, buffers in zip(kinds, (row.caches, row.cross, row.states, row.spare_states), strict=True):
             for spec in specs:
                 buffers[spec.name].write(np.zeros(_sizes(spec), numpy_dtype(spec.dtype)))
@@ -210,6 +213,7 @@ class TfliteEngine(Engine):
         logits = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
         for index, count in enumerate(counts.tolist()):
             if count:
+                cache.rows[index].valid_length = self.valid_lengths_of(cache, slice(index, index + 1))
                 self._extend_row(cache.rows[index], tokens[index, :count], int(cache.lengths[index]), index)
                 logits[index] = self._logits.read(self.vocabulary_size, np.float32)
                 cache.lengths[index] += count
@@ -247,6 +251,7 @@ class TfliteEngine(Engine):
 
     def _run_row(self, signature: Signature, feeds: dict[str, Array], row: _Row) -> None:
         """One call over a row's caches and states."""
+        feeds = feeds | {names.VALID_LENGTHS: row.valid_length}
         self._run(signature, feeds, row.caches | row.cross | row.states, row.caches | row.spare_states | {names.LOGITS: self._logits}, row)
         row.states, row.spare_states = row.spare_states, row.states
 

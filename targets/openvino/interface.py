@@ -74,6 +74,12 @@ def _read_state(b: Builder, name: str, state: State, slot_names: SlotNames) -> N
     b.set(name, op.gather(held, b.input(names.BEAM_INDEX), b.integer(0)))
 
 
+def _alone(made: Output) -> Any:
+    """An operator whose only output is `made`: `assign` takes no other. A Convert that changes nothing is dropped when the model is compiled."""
+    node = made.get_node()
+    return node if node.get_output_size() == 1 else op.convert(made, made.get_element_type().to_string())
+
+
 def _variable(state: str, slot_names: SlotNames) -> str:
     return slot_names.past_state(state) + slot_names.present_state(state)
 
@@ -113,7 +119,7 @@ def final_outputs(b: Builder, slot_names: SlotNames) -> dict[str, Output]:
     outputs: dict[str, Output] = {}
     for name, value in b.graph.outputs.items():
         if name in b.graph.states:
-            b.sinks.append(opset6.assign(b.value(value), _variable(name, slot_names)))
+            b.sinks.append(opset6.assign(_alone(b.value(value)), _variable(name, slot_names)))
             continue
         cross, shape = slot_names.encoder_output(name), b.type_of(value).shape
         if cross is not None:

@@ -23,7 +23,7 @@ class Variant:
 
     @property
     def layers(self) -> int:
-        """How many attention layers the artifact records."""
+        """How many attention and recurrent layers the artifact records."""
         return int(self.config["num_layers"])
 
     def stock(self) -> Any:
