@@ -104,7 +104,7 @@ def recurrences(graph: Graph) -> Iterator[Fusion]:
         if state.kind == "recurrent":
             node = _carrier(name, readers)
             if node is not None and node.op == "delta_rule":
-                reason = f"up to {attribute(node, 'chunk')} tokens a call; of one token the plain update"
+                reason = f"up to {attribute(node, 'chunk')} tokens a call"
                 yield Fusion(layer=node.layer or name, form=PARALLEL_FORM, fused=True, reason=reason)
             else:
                 layer = name if node is None else node.layer or name

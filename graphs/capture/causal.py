@@ -40,7 +40,7 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     def stock(token_ids: tf.Tensor, positions: tf.Tensor, valid_lengths: tf.Tensor, start_index: tf.Tensor, *caches: tf.Tensor) -> Any:
         trace.start_index, trace.positions, trace.valid_lengths = start_index, positions, valid_lengths
         form.register(trace, caches)
-        logits, hidden, new_cache = task.call_with_cache(token_ids, form.nested(caches), start_index)
+        logits, hidden, new_cache = form.call(task, token_ids, form.nested(caches), start_index, positions)
         return {"logits": logits, names.HIDDEN_STATES: hidden, "cache": new_cache}
 
     specs = [

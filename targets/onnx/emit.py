@@ -62,7 +62,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         if graph is main or name not in names.FORWARD:
             fusions += builder.fusions
             experts += builder.experts
-        operators.update(node.op_type for node in model.graph)
+        operators.update(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
         changed = _replaceable(builder, model)
         reuse(model, builder.initializers, written)
         files += write_model(model, directory / file, options.on_tensor, changed)

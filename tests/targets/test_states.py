@@ -137,6 +137,24 @@ def test_tflite_signatures_have_the_form_of_their_length(tmp_path: Path) -> None
         assert operators.count("CAST") <= 1  # of the positions, for the attention's mask
 
 
+def test_onnx_steps_have_a_branch_of_their_own(tmp_path: Path) -> None:
+    """Of the two branches that of one token is the short one, and the weights stand outside of both."""
+    import onnx
+
+    write("onnx", "hybrid", tmp_path)
+    graph = onnx.load(str(tmp_path / "model.onnx"), load_external_data=False).graph
+    choices = [node for node in graph.node if node.op_type == "If"]
+    assert len(choices) == 2
+    assert len({node.input[0] for node in choices}) == 1
+    for node in choices:
+        branches = {attribute.name: attribute.g for attribute in node.attribute}
+        short, long = (branches[name] for name in ("then_branch", "else_branch"))
+        assert [part.op_type for part in short.node].count("MatMul") == 4
+        assert 3 * len(short.node) < len(long.node)
+        assert not short.initializer and not long.initializer
+    assert sum(node.op_type == "MatMul" for node in graph.node) == 2 * (1 + 1 + 1 + 1) + 2 + 1  # a delta layer's four, attention's two, the head
+
+
 def test_bound_sizes_change_no_number() -> None:
     """A graph with its number of tokens put in gives what the open one gives, reshapes and ranges included."""
     graph = Graph("test")
