@@ -167,7 +167,7 @@ class Recurrent(CacheForm):
         return task.call_with_cache(token_ids, cache, padding_mask=is_real)
 
     def empty(self, batch: int, length: int) -> Any:
-        return [tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self._built]
+        return [empty_tensor(spec, batch, length) for spec in self._built]
 
 
 class _PerLayer:
