@@ -165,9 +165,9 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, inner)
 
         added = mask is not None and mask.dtype.is_floating and len(mask.shape) == MASK_RANK_WITH_HEADS and _adds_its_mask(method, self, arguments, names)
-        masks = {"mask": None, "bias": mask} if added else {"mask": mask}
-        rows = (arguments[name] for name in (names.query, names.key, names.value))
-        return method.as_stock(mark_attention(trace, body, *rows, facts=facts, layer=self.path, **masks))
+        query, key, value = (arguments[name] for name in (names.query, names.key, names.value))
+        visible, bias = (None, mask) if added else (mask, None)
+        return method.as_stock(mark_attention(trace, body, query, key, value, visible, facts, layer=self.path, bias=bias))
 
     return compute_attention
 
