@@ -25,6 +25,7 @@ def test_every_model_type_is_here() -> None:
 def test_a_directory_converts_and_is_proven(model_type: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """KerasHub loads the directory as the original, kexport records its converter's assignments: the tokens are equal, and nothing is printed among results."""
     write_checkpoint(model_type, tmp_path / "checkpoint")
+    capsys.readouterr()
     artifact = convert(tmp_path / "checkpoint", output=tmp_path / "out", max_length=CAPACITY)
     parity = artifact.manifest.parity
     assert (parity.verdict, parity.near_ties) == ("proven", 0)
