@@ -31,8 +31,12 @@ def _decoder(name: str, prefix: str, *features: str) -> Family:
     return Family(name=name, classes=(f"{prefix}CausalLM",), task="causal-lm", targets=EVERYWHERE, features=features)
 
 
+def _seq2seq(name: str, prefix: str, *features: str) -> Family:
+    return Family(name=name, classes=(f"{prefix}Seq2SeqLM",), task="seq2seq-lm", targets=EVERYWHERE, features=features)
+
+
 FAMILIES = (
-    Family(name="bart", classes=("BartSeq2SeqLM",), task="seq2seq-lm", targets=EVERYWHERE, features=("cross cache", "learned positions")),
+    _seq2seq("bart", "Bart", "cross cache", "learned positions"),
     _decoder("bloom", "Bloom", "alibi", "tied head"),
     _decoder("falcon", "Falcon", "alibi"),
     _decoder("gemma", "Gemma", "rotary", "1 + w norms", "head grouping"),
@@ -54,4 +58,7 @@ FAMILIES = (
     _decoder("qwen3_moe", "Qwen3Moe", "mixture of experts"),
     _decoder("qwen_moe", "QwenMoe", "mixture of experts", "shared expert"),
     _decoder("smollm3", "SmolLM3", "layers without positions"),
+    _seq2seq("t5", "T5", "relative positions", "cross cache"),
+    _seq2seq("t5gemma", "T5Gemma", "softcap", "local windows", "head grouping", "cross cache"),
+    _seq2seq("t5gemma2", "T5Gemma2", "one attention over both caches", "norms of queries and keys", "local and global layers"),
 )

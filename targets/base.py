@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract import names
-from kexport.runtime.contract.manifest import Cache, File, Fusion, Signature, VendorRuntime
+from kexport.runtime.contract.manifest import Cache, Experts, File, Fusion, Signature, VendorRuntime
 from numpy.typing import NDArray
 
 TensorHook = Callable[[str, NDArray[Any]], None]
@@ -78,6 +78,7 @@ class Emitted:
     files: tuple[File, ...]
     geometry: Geometry
     replaceable: tuple[StoredTensor, ...] = ()
+    experts: tuple[Experts, ...] = ()
 
     @property
     def takes_extents(self) -> bool:

@@ -44,7 +44,7 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     ) -> Any:
         trace.start_index, trace.positions, trace.extent, trace.valid_lengths = start_index, positions, extent, valid_lengths
         form.register(trace, caches)
-        logits, hidden, new_cache = task.call_with_cache(token_ids, form.nested(caches), start_index)
+        logits, hidden, new_cache = form.call(task, token_ids, form.nested(caches), start_index, positions)
         return {"logits": logits, names.HIDDEN_STATES: hidden, "cache": new_cache}
 
     specs = [

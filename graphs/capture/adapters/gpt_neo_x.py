@@ -50,6 +50,7 @@ def install(trace: Trace, patches: Patches) -> None:
 
 def _query_positions(trace: Trace) -> tf.Tensor:
     """Where the query stands in the call of the original's that computes it: a call that ends with the token itself is a step of its own."""
+    assert trace.extent is not None and trace.positions is not None
     if trace.is_fixed:
         return trace.positions
     return tf.where(trace.extent > trace.positions + 1, trace.positions, 0)

@@ -18,6 +18,7 @@ from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.rotation import rotated
 from kexport.graphs.capture.semantics import Semantics, semantics
 from kexport.graphs.capture.trace import Trace, eager_numpy, is_symbolic
+from numpy.typing import NDArray
 
 STOCK = RotaryEmbedding.call
 
@@ -41,7 +42,8 @@ def install(trace: Trace, patches: Patches) -> None:
     patches.replace(Phi3SuScaledRotaryEmbedding, "call", call)
 
 
-def _frequencies(layer: Phi3SuScaledRotaryEmbedding, dim: int, factors: list[float]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _frequencies(layer: Phi3SuScaledRotaryEmbedding, dim: int, factors: list[float]) -> NDArray[np.float32]:
     """float32 [dim / 2], in the layer's own arithmetic."""
     with tf.init_scope():
-        return np.asarray(eager_numpy(layer._get_inverse_freq(dim)), np.float32) / np.asarray(factors, np.float32)
+        frequencies: NDArray[np.float32] = np.divide(eager_numpy(layer._get_inverse_freq(dim)), factors, dtype=np.float32)
+    return frequencies

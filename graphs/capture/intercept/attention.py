@@ -26,6 +26,7 @@ from kexport.graphs.capture.trace import Trace, is_symbolic
 RANK = 4
 LENGTH_AXIS, HEADS_AXIS = 1, 2
 MASK_RANK_WITH_HEADS = 4
+ALONE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +84,19 @@ def _heads_first(query: Any) -> bool | None:
     return None if not any(fixed) else fixed == [True, False]
 
 
-def _eager_call(method: Method, layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters) -> AttentionCall:
+def _eager_call(method: Method, layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters, mask: tf.Tensor | None = None) -> AttentionCall:
+    """How to run the stock method on probe values; `mask` instead of one that hides nothing."""
     query, key, value = bound[names.query], bound[names.key], bound[names.value]
-    mask = bound.get(names.mask) if names.mask else None
+    given = bound.get(names.mask) if names.mask else None
     dtype = query.dtype
 
     def run(q: Any, k: Any, v: Any) -> Any:
         arguments = dict(bound)
         for name, array in ((names.query, q), (names.key, k), (names.value, v)):
             arguments[name] = tf.constant(array, dtype)
-        if mask is not None:
-            heads_axis = [1] if len(mask.shape) == MASK_RANK_WITH_HEADS else []
-            arguments[str(names.mask)] = tf.ones([q.shape[0], *heads_axis, 1, KEYS], mask.dtype)
+        if given is not None:
+            heads_axis = [1] if len(given.shape) == MASK_RANK_WITH_HEADS else []
+            arguments[str(names.mask)] = tf.ones([q.shape[0], *heads_axis, 1, KEYS], given.dtype) if mask is None else mask
         for name, argument in arguments.items():
             if is_symbolic(argument):  # the call's position: the query is the last probe key
                 arguments[name] = tf.constant(KEYS - 1, argument.dtype)
@@ -103,11 +105,24 @@ def _eager_call(method: Method, layer: keras.layers.Layer, bound: dict[str, Any]
     return AttentionCall(layer, run, int(query.shape[2]), int(key.shape[2]), int(query.shape[3]), int(value.shape[3]), dtype.name)
 
 
-def _identify(
-    trace: Trace, method: Method, layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters
-) -> AttentionFacts:
-    """What the probe finds. Where the call's start is a plain number or None (an uncached forward), a window goes by the start: the call is probed as if
-    it started at the last key. What such a window does to later keys is not probed, so it is taken where rows are causal only.
+def _adds_its_mask(method: Method, layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters) -> bool:
+    """Whether a float mask is added to the logits instead of telling which keys are visible: one key of mask 1 among zeros then has a weight below 1."""
+    mask = bound[str(names.mask)]
+    shape = [1, 1, 1, KEYS] if len(mask.shape) == MASK_RANK_WITH_HEADS else [1, 1, KEYS]
+    with tf.init_scope():
+        one = tf.constant(np.eye(1, KEYS, dtype=np.float32).reshape(shape), mask.dtype)
+        sizes = [int(bound[name].shape[2]) for name in (names.query, names.key, names.value)]
+        query, key = np.zeros((1, 1, sizes[0], int(bound[names.query].shape[3]))), np.zeros((1, KEYS, sizes[1], int(bound[names.key].shape[3])))
+        value = np.zeros((1, KEYS, sizes[2], int(bound[names.value].shape[3])))
+        value[:, 0] = 1
+        weight = _eager_call(method, layer, bound, names, mask=one).run(query, key, value)
+    return float(weight.max()) < ALONE
+
+
+def identify(trace: Trace, method: Method, layer: keras.layers.Layer, bound: dict[str, Any], names: Parameters) -> AttentionFacts:
+    """What the probe finds of the stock method, called with `bound`. Where the call's start is a plain number or None (an uncached forward), a window
+    goes by the start: the call is probed as if it started at the last key. What such a window does to later keys is not probed, so it is taken where
+    rows are causal only.
     """
     started = {name: KEYS - 1 for name, value in bound.items() if name.endswith("index") and (value is None or isinstance(value, int))}
     if not started:
@@ -137,7 +152,7 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
         method = Method(stock, names, heads_first=heads_first)
         arguments = method.arguments(arguments)
         try:
-            facts = _identify(trace, method, self, arguments, names)
+            facts = identify(trace, method, self, arguments, names)
         except UnidentifiedAttention as why:
             trace.notes.append(f"{self.path}: attention kept as plain ops: {why}")
             return stock(self, *args, **kwargs)
@@ -149,8 +164,10 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
                 inner[str(names.mask)] = masks[0]
             return method(self, inner)
 
-        attended = mark_attention(trace, body, arguments[names.query], arguments[names.key], arguments[names.value], mask, facts, layer=self.path)
-        return method.as_stock(attended)
+        added = mask is not None and mask.dtype.is_floating and len(mask.shape) == MASK_RANK_WITH_HEADS and _adds_its_mask(method, self, arguments, names)
+        query, key, value = (arguments[name] for name in (names.query, names.key, names.value))
+        visible, bias = (None, mask) if added else (mask, None)
+        return method.as_stock(mark_attention(trace, body, query, key, value, visible, facts, layer=self.path, bias=bias))
 
     return compute_attention
 
