@@ -23,6 +23,7 @@ from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
 from kexport.graphs.capture.lora import without_lora
 from kexport.graphs.capture.patching import Patches
+from kexport.graphs.capture.semantics import semantics_of
 from kexport.graphs.capture.trace import Trace
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE
 from kexport.graphs.ir import Graph
@@ -52,6 +53,9 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     """
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
+    if name != names.EMBED and not semantics_of(model).whole_rows:
+        message = f"the layers of {type(model).__name__} go through a row in steps, from state to state: it has no `{name}` of whole rows"
+        raise UnsupportedError("KX381", message, hint="convert the task without score signatures; its steps give logits, too")
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
     if name in (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS):
         inputs.pop(names.POSITION_TABLE, None)

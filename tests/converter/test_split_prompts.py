@@ -232,15 +232,18 @@ def test_what_does_not_fit_is_refused(model: Any, id_model: Any) -> None:
 def test_the_command_line_counts_new_tokens(artifact: Any, task: Any) -> None:
     """Texts and ids, `--max-length` and `--max-new-tokens` alike; without either there is one clear error."""
     from click.testing import CliRunner
-    from kexport.converter.cli import main
+    from kexport.converter.cli import cli
 
     def run(*arguments: str) -> Any:
-        return CliRunner().invoke(main, ["generate", str(artifact.directory), *arguments])
+        return CliRunner().invoke(cli, ["generate", str(artifact.directory), *arguments], prog_name="kexport")
 
     expected = task.generate(RAGGED[0], max_length=6)
     for option in ("--max-length", "--max-new-tokens"):
         done = run(RAGGED[0], option, "6", "--sampler", "greedy", "--json")
         assert done.exit_code == 0 and json.loads(done.stdout)["results"][0]["text"] == expected, done.output
+    stop = expected[len(RAGGED[0]) + 2 :]
+    done = run(RAGGED[0], "--max-new-tokens", "6", "--sampler", "greedy", "--stop", stop, "--json")
+    assert json.loads(done.stdout)["results"][0]["text"] == expected[: len(RAGGED[0]) + expected[len(RAGGED[0]) :].index(stop)]
     ids = [int(identifier) for identifier in task.preprocessor.tokenizer(RAGGED[0])]
     done = run("--token-ids", " ".join(map(str, ids)), "--max-new-tokens", "6", "--sampler", "greedy", "--json")
     row = json.loads(done.stdout)["results"][0]["token_ids"]
