@@ -11,7 +11,18 @@ from typing import Any
 
 import msgspec
 from kexport.converter.console import size_text, table
-from kexport.runtime.contract.manifest import STATE_KINDS, Adapter, Cache, CacheSlot, Certificate, Fusion, Manifest, ParityCase, TensorSpec
+from kexport.runtime.contract.manifest import (
+    STATE_KINDS,
+    Adapter,
+    Cache,
+    CacheSlot,
+    Certificate,
+    Experts,
+    Fusion,
+    Manifest,
+    ParityCase,
+    TensorSpec,
+)
 from rich.table import Table
 
 _SHOWN_DIGEST = 12
@@ -37,6 +48,8 @@ def tables(directory: Path, manifest: Manifest) -> Iterator[Table]:
         yield _states(manifest.cache)
     if manifest.fusions:
         yield _fusions(manifest.fusions)
+    if manifest.experts:
+        yield _experts(manifest.experts)
     if manifest.ops:
         rows = sorted(manifest.ops.items(), key=lambda entry: (-entry[1], entry[0]))
         yield table("Operators", ("op", "#count"), rows)
@@ -148,6 +161,11 @@ def _names(slots: list[CacheSlot]) -> str:
 def _fusions(fusions: tuple[Fusion, ...]) -> Table:
     rows = ((fusion.layer, fusion.form, "fused" if fusion.fused else "fallback", fusion.reason) for fusion in fusions)
     return table("Attention and recurrent layers", ("layer", "form", "", "reason"), rows)
+
+
+def _experts(experts: tuple[Experts, ...]) -> Table:
+    rows = ((one.layer, one.form, f"{one.taken} of {one.count}", f"{one.taken if one.sparse else one.count} of {one.count}", one.reason) for one in experts)
+    return table("Experts", ("layer", "form", "#a token takes", "#a step reads at least", "reason"), rows)
 
 
 def verdict_words(certificate: Certificate) -> str:

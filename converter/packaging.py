@@ -63,6 +63,7 @@ def package(
         memory=_memory(emitted, limits),
         adapters=adapter_records(original.adapter, emitted, directory),
         fusions=emitted.fusions,
+        experts=emitted.experts,
         ops=emitted.ops,
         runtimes=runtimes,
         files=_file_records(directory, emitted.files),

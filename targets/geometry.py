@@ -19,6 +19,7 @@ PARALLEL_FORM = "delta rule, parallel over a chunk"
 PLAIN_FORM = "plain operators"
 VIEWS = {"reshape", "transpose", "cast"}  # what may stand between a state and the node that carries it on
 UNKNOWN_TO_VENDORS = "it has recurrent layers, whose states this runtime does not carry"
+ATTENTION = ("attention", "joint_attention")
 
 
 def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity: int, layout: tuple[str, ...]) -> Cache:
@@ -64,15 +65,15 @@ def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity
 
 
 def _uses(graph: Graph) -> Iterable[str]:
-    """The slot or state of every node that uses one, in order; keys and values of one attention count once, a state at its first reader."""
+    """The slot or state of every node that uses one, in order; keys and values of one attention count once, a state at its first reader, an
+    encoder's slot behind the node's own."""
     unread = set(graph.states)
     for node in graph.nodes:
         for name in (name for name in node.inputs if name in unread):
             unread.discard(name)
             yield name
-        slot = attribute(node, "slot") if node.op in ("attention", "cache_write", "cache_read") else None
-        if slot and not (node.op != "attention" and attribute(node, "part")):
-            yield str(slot)
+        if node.op in ATTENTION or (node.op in ("cache_write", "cache_read") and not attribute(node, "part")):
+            yield from filter(None, (str(node.attrs.get(name) or "") for name in ("slot", "cross_slot")))
 
 
 def _layers(graph: Graph) -> list[list[str]]:
@@ -121,7 +122,7 @@ def _carrier(state: str, readers: dict[str, list[Node]]) -> Node | None:
 def _windows(graph: Graph) -> dict[str, int | None]:
     """Slot -> window where every attention over the slot has one; the widest."""
     seen: dict[str, list[int | None]] = {}
-    for node in graph.of_op("attention"):
+    for node in graph.of_op(*ATTENTION):
         if attribute(node, "slot"):
             seen.setdefault(str(attribute(node, "slot")), []).append(attribute(node, "window"))
     return {slot: max((w for w in windows if w), default=None) if all(windows) else None for slot, windows in seen.items()}
@@ -131,7 +132,7 @@ def geometry(graph: Graph, stored: dict[str, Slot]) -> Geometry:
     """The sizes of `graph` that vendors' runtimes ask for."""
     own = [(name, slot) for name, slot in stored.items() if slot.kind == "self"]
     shapes = {(slot.num_key_value_heads, slot.head_dim) for _, slot in own}
-    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op("attention") if attribute(node, "write")]
+    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op(*ATTENTION) if attribute(node, "write")]
     tables = [graph.type_of(node.input(0)).shape for node in graph.of_op("embedding")]
     logits = graph.type_of(graph.outputs[names.LOGITS]).shape if names.LOGITS in graph.outputs else (0,)
     first = own[0][1] if own else None

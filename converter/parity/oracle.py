@@ -88,24 +88,15 @@ class Oracle(ABC):
             return {name: np.asarray(tensor, np.float32) for name, tensor in outputs.items()}
 
     def _cached_forward(self, case: Case, rows: Tokens) -> Any:
-        """Logits, hidden states, and the caches."""
+        """Logits and hidden states, and what else the family gives."""
         import tensorflow as tf
         from kexport.graphs.capture.cache_forms import cache_form
+        from kexport.graphs.capture.decoder_forms import decoder_form
 
         ids = tf.constant(rows)
         if case.encoder:
             encoder_ids, encoder_mask = (tf.constant(part) for part in case.encoder_rows(self.pad))
-            hidden = self.task.call_encoder(token_ids=encoder_ids, padding_mask=encoder_mask)
-            self_cache, cross_cache = self.task._initialize_cache(encoder_ids, ids)
-            return self.task.call_decoder_with_cache(
-                encoder_hidden_states=hidden,
-                encoder_padding_mask=encoder_mask,
-                decoder_token_ids=ids,
-                self_attention_cache=self_cache,
-                self_attention_cache_update_index=0,
-                cross_attention_cache=cross_cache,
-                cross_attention_cache_update_index=0,
-            )
+            return decoder_form(self.task).whole(encoder_ids, encoder_mask, ids)
         form = cache_form(self.task)
         return form.call(self.task, ids, form.empty(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
 
@@ -124,7 +115,7 @@ class LoadedOracle(Oracle):
     def _generated(self, inputs: dict[str, Any], stop_token_ids: Any) -> Any:
         """What `generate()` returns for ids; where it fails only in putting batches together (Gemma 3 without images), what it puts together."""
         try:
-            return self.task.generate(inputs, stop_token_ids=stop_token_ids)
+            return self._generate(inputs, stop_token_ids=stop_token_ids)
         except ValueError as error:
             if "None" not in str(error) or self.task.generate_function is None:
                 raise
@@ -133,7 +124,18 @@ class LoadedOracle(Oracle):
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
         with self._greedy(preprocessor=self.task.preprocessor), self._short_prefill(case):
-            return list(self.task.generate(list(case.texts), max_length=case.max_length))
+            return list(self._generate(list(case.texts), max_length=case.max_length))
+
+    def _generate(self, inputs: Any, **options: Any) -> Any:
+        """The public `generate()`, compiled; where the model cannot be compiled (Qwen with local windows), op by op, as `run_eagerly=True` has it."""
+        import tensorflow as tf
+
+        try:
+            return self.task.generate(inputs, **options)
+        except tf.errors.OperatorNotAllowedInGraphError:
+            self.description = f"{LoadedOracle.description}, run_eagerly=True"
+            self.task.run_eagerly, self.task.generate_function = True, None
+            return self.task.generate(inputs, **options)
 
     @contextlib.contextmanager
     def _short_prefill(self, case: Case) -> Iterator[None]:
@@ -154,7 +156,7 @@ class LoadedOracle(Oracle):
         import tensorflow as tf
 
         task = self.task
-        found = (task.sampler, task.generate_function, task.preprocessor)
+        found = (task.sampler, task.generate_function, task.preprocessor, task.run_eagerly)
         task.sampler, task.generate_function, task.preprocessor = keras_hub.samplers.GreedySampler(), None, preprocessor
         logger = tf.get_logger()
         level = logger.level
@@ -163,7 +165,7 @@ class LoadedOracle(Oracle):
             yield
         finally:
             logger.setLevel(level)
-            task.sampler, task.generate_function, task.preprocessor = found
+            task.sampler, task.generate_function, task.preprocessor, task.run_eagerly = found
 
 
 class StreamedOracle(Oracle):

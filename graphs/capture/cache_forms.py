@@ -1,6 +1,6 @@
 """In which form a decoder-only task passes its cache along, found by letting the task build two of different sizes.
 
-    stacked    one tensor [batch, layers, 2, total, heads, dim]: most families
+    stacked    one tensor [batch, layers, 2, total, heads, dim]: most families; [batch, layers, 2, heads, total, dim]: Gemma 3n
     pairs      for each layer a pair of tensors [batch, total, heads, dim]: Gemma 3
     hybrid     (stacked, convolution, recurrent): beside the stacked cache two kinds of states, [batch, layers, channels, kept] and
                [batch, layers, heads, key dim, value dim], of which each layer uses some: Qwen3.5
@@ -65,7 +65,7 @@ class CacheForm(ABC):
 
     def empty(self, batch: int, length: int) -> Any:
         """Zeros for `batch` rows of `length`, as the task takes them."""
-        return self.nested([tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self.specs])
+        return self.nested([empty_tensor(spec, batch, length) for spec in self.specs])
 
 
 class Stacked(CacheForm):
@@ -129,7 +129,7 @@ class Hybrid(CacheForm):
         return self._states
 
     def empty(self, batch: int, length: int) -> Any:
-        return tuple(tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self._built)
+        return tuple(empty_tensor(spec, batch, length) for spec in self._built)
 
 
 class Recurrent(CacheForm):
@@ -167,7 +167,7 @@ class Recurrent(CacheForm):
         return task.call_with_cache(token_ids, cache, padding_mask=is_real)
 
     def empty(self, batch: int, length: int) -> Any:
-        return [tf.zeros(_filled(spec, batch, length), spec.dtype) for spec in self._built]
+        return [empty_tensor(spec, batch, length) for spec in self._built]
 
 
 class _PerLayer:
@@ -189,7 +189,7 @@ def cache_form(task: Any) -> CacheForm:
     small, large = (_built(task, batch, length) for batch, length in ((1, 6), (2, 9)))
     tensors = [tf.nest.flatten(cache) for cache in (small, large)]
     if all(tf.is_tensor(tensor) for built in tensors for tensor in built):
-        specs = [_open(first, second, f"cache_{number}") for number, (first, second) in enumerate(zip(*tensors, strict=True))]
+        specs = [open_spec(first, second, f"cache_{number}") for number, (first, second) in enumerate(zip(*tensors, strict=True))]
         if tf.is_tensor(small) and len(small.shape) == STACKED_RANK and small.shape[2] == KEY_VALUE_PAIR:
             return Stacked(specs)
         if _is_pairs(small):
@@ -202,8 +202,9 @@ def cache_form(task: Any) -> CacheForm:
 
 
 def stacked_slots(kind: Any, spec: tf.TensorSpec) -> dict[str, Slot]:
-    """One slot a layer of a stacked cache."""
-    _, layers, _, _, heads, dim = spec.shape
+    """One slot a layer of a stacked cache, whichever of its open axes is the length."""
+    _, layers, _, *rest = spec.shape
+    heads, dim = (size for size in rest if size is not None)
     return {f"{kind}.{layer}": Slot(kind, int(heads), int(dim), int(dim)) for layer in range(layers)}
 
 
@@ -221,11 +222,12 @@ def _is_pairs(cache: Any) -> bool:
     )
 
 
-def _open(first: Any, second: Any, name: str) -> tf.TensorSpec:
+def open_spec(first: Any, second: Any, name: str) -> tf.TensorSpec:
     """The sizes that both have; None for those that follow the batch or the length."""
     return tf.TensorSpec([a if a == b else None for a, b in zip(first.shape, second.shape, strict=True)], first.dtype, name=name)
 
 
-def _filled(spec: tf.TensorSpec, batch: int, length: int) -> list[int]:
+def empty_tensor(spec: tf.TensorSpec, batch: int, length: int) -> tf.Tensor:
+    """Zeros, the open sizes filled in."""
     sizes = iter((batch, length))
-    return [next(sizes) if size is None else size for size in spec.shape]
+    return tf.zeros([next(sizes) if size is None else size for size in spec.shape], spec.dtype)

@@ -37,6 +37,7 @@ SEQUENCE_OUTPUT = "sequence_output"
 MASK_SUFFIX = "padding_mask"
 ENCODER_PREFIX = "encoder_"
 TABLE_RANK = 2
+_OF_TASKS = (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS)  # the others are of backbones, too
 
 Tensors = dict[str, tf.Tensor]
 Body = Callable[[Tensors], Tensors]
@@ -53,11 +54,11 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     """
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
-    if name != names.EMBED and not semantics_of(model).whole_rows:
-        message = f"the layers of {type(model).__name__} go through a row in steps, from state to state: it has no `{name}` of whole rows"
-        raise UnsupportedError("KX381", message, hint="convert the task without score signatures; its steps give logits, too")
+    reason = semantics_of(model).no_forward if name != names.EMBED else None
+    if reason is not None:
+        raise UnsupportedError("KX381", f"the uncached forward of {type(model).__name__} is no reference: {reason}", hint=f"convert without {name}")
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
-    if name in (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS):
+    if name in _OF_TASKS:
         inputs.pop(names.POSITION_TABLE, None)
     return _trace(model, name, inputs, _BODIES[name](model), without)
 

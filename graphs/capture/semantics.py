@@ -21,13 +21,13 @@ class Semantics:
     KerasHub's literal schedule: all rows from the shortest prompt on, the last prompt token twice. `prefill`: `prompt` where a prefill of the prompt
     alone gives what KerasHub's prefill of the whole padded buffer gives; `buffer` where it does not. `prompt`: `whole` where prompt and new tokens
     share one buffer; `split` where all but the prompt's last token are an input of their own, and the buffer begins with the last one.
-    `whole_rows`: whether rows of any length can go through the model in one call, as scores and backbones take them.
+    `no_forward`: why the uncached forward does not give what the model gives, or cannot be had, where that is so.
     """
 
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
     prompt: Literal["whole", "split"] = "whole"
-    whole_rows: bool = True
+    no_forward: str | None = None
 
 
 Declaration = Callable[[Any], Semantics]

@@ -60,7 +60,8 @@ class Signature(Record, frozen=True, kw_only=True):
     `sequence_lengths`: the fixed lengths (buckets) it takes; empty means any length.
     `returns_logits`: `last` = [batch, 1, vocabulary] of each row's last real token; `all` = every position; `none`.
     `max_batch_with_past`: how many rows may take several new tokens over a non-empty cache in one call; None = any number.
-    `weight_bytes`: bytes of weights that every call reads whole: all but the tables that only rows are taken from; 0 = unknown.
+    `weight_bytes`: bytes of weights that every call reads: all but the tables that only rows are taken from, and of experts that are read
+    only where a token takes them the share that one token takes; 0 = unknown.
     `max_sequence`: how many tokens a row one call takes at most (a recurrent layer's parallel form has such a bound); None = any number.
     """
 
@@ -273,6 +274,20 @@ class Fusion(Record, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class Experts(Record, frozen=True, kw_only=True):
+    """How one mixture of experts was rendered: the target's form, and why not a better one.
+
+    `count` experts, of which each token takes `taken`. `sparse`: a decode step reads the weights of the experts that are taken, no others.
+    """
+
+    layer: str
+    form: str
+    count: int
+    taken: int
+    sparse: bool
+    reason: str = ""
+
+
 class AdapterStep(Record, frozen=True, kw_only=True):
     """One step of the way from an update in its parameter's own shape to its place in a stored tensor.
 
@@ -353,6 +368,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     parity: Certificate = Certificate()
     adapters: tuple[Adapter, ...] = ()
     fusions: tuple[Fusion, ...] = ()
+    experts: tuple[Experts, ...] = ()
     ops: dict[str, int] = {}
     runtimes: tuple[VendorRuntime, ...] = ()
     files: tuple[File, ...] = ()

@@ -18,7 +18,7 @@ from kexport.graphs.dims import Dim, Shape
 from kexport.graphs.ir import Graph, Node, Slot, TensorType
 from kexport.graphs.weights import Casted, Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
-from kexport.runtime.contract.manifest import Fusion
+from kexport.runtime.contract.manifest import Experts, Fusion
 from kexport.targets.base import EmitOptions
 from numpy.typing import NDArray
 
@@ -98,6 +98,7 @@ class Builder:
         self.initializers: dict[str, Weight | Computed | NDArray[Any]] = {}
         self.slots: dict[str, SlotTensors] = {}
         self.fusions: list[Fusion] = []
+        self.experts: list[Experts] = []
         self.producers = graph.producers()
         self.embedded = {graph.weights[node.input(0)] for node in graph.of_op("embedding") if node.input(0) in graph.weights}
         self._tensors: dict[str, Tensor] = {}

@@ -12,7 +12,7 @@ from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
-from kexport.runtime.contract.manifest import File, Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
 from kexport.targets.geometry import geometry, recurrences
 from kexport.targets.lowerable import lowerable
@@ -46,6 +46,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     slot_names = SlotNames(main.slots, main.states)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
+    experts: list[Experts] = []
     files: list[File] = []
     replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
@@ -60,6 +61,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         signatures.append(records.signature(name, file, model, graph))
         if graph is main or name not in names.FORWARD:
             fusions += builder.fusions
+            experts += builder.experts
         operators.update(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
         changed = _replaceable(builder, model)
         reuse(model, builder.initializers, written)
@@ -74,6 +76,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         files=tuple(files),
         geometry=geometry(main, stored),
         replaceable=tuple(replaceable),
+        experts=tuple(experts),
     )
 
 

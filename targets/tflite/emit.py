@@ -12,7 +12,7 @@ from kexport.graphs.passes import FoldConstants, RemoveDeadCode
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
-from kexport.runtime.contract.manifest import Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.lowerable import bound, lowerable
@@ -49,10 +49,12 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     file, operators = ModelFile(), Counter[str]()
     signatures: list[Signature] = []
     fusions: dict[tuple[str, str], Fusion] = {}
+    experts: dict[str, Experts] = {}
     for wanted in plan.signatures:
         subgraph, builder = render(ready.graph(wanted), wanted, plan, options, slot_names, file)
         signatures.append(records.signature(wanted, file_name, subgraph))
         fusions |= {(fusion.layer, fusion.form): fusion for fusion in builder.fusions}
+        experts |= {one.layer: one for one in builder.experts if one.sparse or one.layer not in experts}
         operators.update(operator.form for operator in subgraph.operators)
     written = file.write(directory / MODEL_FILE, weights, options.on_tensor)
     return Emitted(
@@ -62,6 +64,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         ops=dict(sorted(operators.items())),
         files=(written,),
         geometry=geometry.geometry(main, main.slots),
+        experts=tuple(experts.values()),
     )
 
 

@@ -25,7 +25,7 @@ RULE = "RWKV7_OP_RNN"  # where a layer keeps the recurrence it runs in decoding
 def semantics_of_task(task: Any) -> Semantics:
     """Padding leaves the states as they are, so rows are independent; the prompt's last token begins a buffer of its own. Stock unrolls whole rows
     token by token, and the parallel form takes a chunk."""
-    return Semantics(prompt="split", whole_rows=False)
+    return Semantics(prompt="split", no_forward="its layers go through a row in steps, from state to state")
 
 
 @interceptor("rwkv7")
