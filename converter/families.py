@@ -57,6 +57,7 @@ FAMILIES = (
     _decoder("qwen3", "Qwen3", "norms of queries and keys"),
     _decoder("qwen3_moe", "Qwen3Moe", "mixture of experts"),
     _decoder("qwen_moe", "QwenMoe", "mixture of experts", "shared expert"),
+    _decoder("rwkv7", "RWKV7", "states in place of caches", "split prompts", "a vocabulary of byte strings"),
     _decoder("smollm3", "SmolLM3", "layers without positions"),
     _seq2seq("t5", "T5", "relative positions", "cross cache"),
     _seq2seq("t5gemma", "T5Gemma", "softcap", "local windows", "head grouping", "cross cache"),
