@@ -60,11 +60,7 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     graph = Graph("extend")
     graph.add_input("token_ids", "int32", (BATCH, SEQUENCE))
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
-<<<<<<< HEAD
     graph.add_input(names.EXTENT, "int32", (BATCH, SEQUENCE))
-    graph.add_input(names.VALID_LENGTHS, "int32", (BATCH,))
-=======
->>>>>>> hybrid
     graph.add_input(START_INDEX, "int32", ())
     form.declare(graph, trace)
     if graph.states:
