@@ -1,4 +1,4 @@
-"""Graph rewrites, one a file. `clean`, `optimise` and `optimise_forward` are the orders the converter runs them in."""
+"""Graph rewrites, one a file. `clean` and the `optimise...` are the orders the converter runs them in."""
 
 from kexport.graphs.passes.base import Pass, Result, refresh_types, run_passes
 from kexport.graphs.passes.classify_masks import ClassifyMasks
@@ -8,6 +8,7 @@ from kexport.graphs.passes.drop_repeated_heads import DropRepeatedHeads
 from kexport.graphs.passes.drop_shared_permutation import DropSharedPermutation
 from kexport.graphs.passes.fold_constants import FoldConstants
 from kexport.graphs.passes.last_position import LastPositionLogits
+from kexport.graphs.passes.masks_from_bias import MasksFromBias
 from kexport.graphs.passes.masks_from_positions import MasksFromPositions
 from kexport.graphs.passes.merge_equal import MergeEqualNodes
 from kexport.graphs.passes.pack_products import PackProducts
@@ -24,6 +25,7 @@ def clean() -> list[Pass]:
     return [
         FoldConstants(),
         MergeEqualNodes(),
+        MasksFromBias(),
         ClassifyMasks(),
         DecideConditions(),
         TablesFromPositions(),
@@ -44,6 +46,11 @@ def optimise() -> list[Pass]:
     return [LastPositionLogits(), PackQueryKeyValue(), SimplifyLayout(), RemoveDeadCode()]
 
 
+def optimise_encoder() -> list[Pass]:
+    """The same for what runs once in front of a decoder."""
+    return [DropRepeatedHeads(), RemoveDeadCode(), SimplifyLayout()]
+
+
 def optimise_forward() -> list[Pass]:
     """The same for a graph over whole rows, of which every position counts."""
     return [
@@ -58,8 +65,7 @@ def optimise_forward() -> list[Pass]:
 
 
 __all__ = [
-    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
-    "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseExperts", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys",
-    "clean", "optimise",
-    "optimise_forward", "refresh_types", "run_passes",
+    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromBias",
+    "MasksFromPositions", "MergeEqualNodes", "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseExperts", "RecogniseLinear", "RemoveDeadCode", "Result",
+    "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys", "clean", "optimise", "optimise_encoder", "optimise_forward", "refresh_types", "run_passes",
 ]  # fmt: skip
