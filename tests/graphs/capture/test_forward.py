@@ -53,7 +53,7 @@ def test_score_is_the_plain_forward(name: str, task_of: Callable[[str], Any]) ->
     assert not graph.slots
 
 
-@pytest.mark.parametrize("name", list(ZOO))
+@pytest.mark.parametrize("name", [name for name, variant in ZOO.items() if variant.task == "CausalLM"])
 def test_score_of_every_family(name: str) -> None:
     """With every layer's attention recognised, windows included, and in the form the targets take."""
     from kexport.graphs.capture.forward import capture_forward, whole_rows
