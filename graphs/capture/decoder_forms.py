@@ -19,9 +19,6 @@ DECODER = "call_decoder_with_cache"
 PAIR = "cache"
 SIZES = ((1, 6), (2, 9))  # rows and encoder tokens of the two caches
 MORE = 3  # tokens of a decoder row beyond those of an encoder row
-REFUSED = {
-    "EdRecSeq2SeqLM": "feeds the first token of a prompt alone and then attends to zeros in the place of the others, so that its tokens depend on the batch",
-}  # class -> what its generate() does
 
 
 class DecoderForm(ABC):
@@ -131,11 +128,8 @@ def decoder_form(task: Any) -> DecoderForm:
     """The form of `task` (a keras_hub Seq2SeqLM).
 
     Raises:
-        UnsupportedError: KX202, the decoder takes its caches in another way, or generate() does what no cache reproduces.
+        UnsupportedError: KX202, the decoder takes its caches in another way.
     """
-    for cls in type(task).__mro__:
-        if cls.__name__ in REFUSED:
-            raise UnsupportedError("KX202", f"{cls.__name__}.generate() {REFUSED[cls.__name__]}", hint="convert its backbone: --task backbone")
     decoder = getattr(type(task), DECODER, None)
     taken = set(inspect.signature(decoder).parameters) if decoder is not None else set()
     form = next((form for form in (Keywords, Pair) if form.encoder_output in taken), None)

@@ -13,6 +13,7 @@ from kexport.graphs.passes.masks_from_positions import MasksFromPositions
 from kexport.graphs.passes.merge_equal import MergeEqualNodes
 from kexport.graphs.passes.pack_products import PackProducts
 from kexport.graphs.passes.pack_qkv import PackQueryKeyValue
+from kexport.graphs.passes.recognise_experts import RecogniseExperts
 from kexport.graphs.passes.recognise_linear import RecogniseLinear
 from kexport.graphs.passes.rows_without_keys import ZeroRowsWithoutKeys
 from kexport.graphs.passes.simplify_layout import SimplifyLayout
@@ -35,6 +36,7 @@ def clean() -> list[Pass]:
         RecogniseLinear(),
         SimplifyLayout(),
         MergeEqualNodes(),
+        RecogniseExperts(),
         RemoveDeadCode(),
     ]
 
@@ -63,7 +65,7 @@ def optimise_forward() -> list[Pass]:
 
 
 __all__ = [
-    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromBias", "MasksFromPositions", "MergeEqualNodes",
-    "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys",
-    "clean", "optimise", "optimise_encoder", "optimise_forward", "refresh_types", "run_passes",
+    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromBias",
+    "MasksFromPositions", "MergeEqualNodes", "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseExperts", "RecogniseLinear", "RemoveDeadCode", "Result",
+    "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys", "clean", "optimise", "optimise_encoder", "optimise_forward", "refresh_types", "run_passes",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from keras_hub.src.models.t5gemma2.t5gemma2_attention import T5Gemma2MergedAttention
 from kexport.graphs.capture.intercept import interceptor
-from kexport.graphs.capture.intercept.attention import Parameters, identify
+from kexport.graphs.capture.intercept.attention import Method, Parameters, identify
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.slots import TRANSPARENT, find_cache
 from kexport.graphs.capture.trace import MarkerInput, Trace, is_symbolic
@@ -20,6 +20,7 @@ from kexport.runtime.contract.errors import UnsupportedError
 
 STOCK = T5Gemma2MergedAttention._compute_attention  # as it is before the generic interceptor wraps it
 NAMES = Parameters.of(STOCK)
+METHOD = Method(STOCK, NAMES, heads_first=False)
 
 
 def _apart(tensor: tf.Tensor, layer: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -43,7 +44,7 @@ def install(trace: Trace, patches: Patches) -> None:
         if trace.inside_marker or not is_symbolic(query_states):
             return STOCK(self, query_states, key_states, value_states, attention_mask, training)
         bound = dict(zip(NAMES.signature.parameters, (self, query_states, key_states, value_states, attention_mask, training), strict=True))
-        facts = identify(trace, STOCK, self, {name: value for name, value in bound.items() if name != "self"}, NAMES)
+        facts = identify(trace, METHOD, self, {name: value for name, value in bound.items() if name != "self"}, NAMES)
         inputs: list[MarkerInput] = [None] * len(INPUTS)
         inputs[QUERY] = query_states
         inputs[BIAS], inputs[CROSS_BIAS] = _apart(attention_mask, self)
