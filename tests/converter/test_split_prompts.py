@@ -253,6 +253,17 @@ def test_the_command_line_counts_new_tokens(artifact: Any, task: Any) -> None:
     assert refused.exit_code == 5 and "KX527" in refused.stderr and "--max-new-tokens" in refused.stderr
 
 
+def test_a_vocabulary_beyond_the_model_is_refused(task: Any) -> None:
+    """Its ids begin at 1, so that the highest one is as high as there are lines; the model must have a row for it."""
+    from kexport.converter.checks import check_tokenizer_fits, highest_token_id
+
+    highest = highest_token_id(task.preprocessor.tokenizer)
+    assert highest == len(vocabulary.TOKENS)
+    check_tokenizer_fits(highest, highest + 1, "it")
+    with pytest.raises(InvalidInputError, match="KX432"):
+        check_tokenizer_fits(highest, highest, "it")
+
+
 def test_a_padding_id_of_its_own_is_refused(task: Any, tmp_path: Path) -> None:
     """KerasHub's model takes the id 0 for padding whatever the tokenizer says: such a tokenizer would print its padding."""
     import keras_hub
