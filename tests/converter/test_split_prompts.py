@@ -155,6 +155,16 @@ def arrays_at(task: Any, inputs: dict[str, Any]) -> Any:
     return task.generate(dict(inputs), stop_token_ids=None)["token_ids"]
 
 
+def test_batches_are_joined(task: Any, id_model: Any) -> None:
+    """Batch after batch, as all at once; where a buffer is longer than the first one there is a clear error."""
+    inputs = arrays(task, RAGGED, 3)
+    halves = [{name: array[part] for name, array in inputs.items()} for part in (slice(0, 2), slice(2, 4))]
+    joined, whole = id_model.generate(iter(halves), stop_token_ids=None), id_model.generate(inputs, stop_token_ids=None)
+    np.testing.assert_array_equal(joined["token_ids"], whole["token_ids"])
+    with pytest.raises(InvalidInputError, match="KX520"):
+        id_model.generate([inputs, arrays(task, RAGGED, 4)], stop_token_ids=None)
+
+
 def test_masks_with_holes_are_kerashubs(bare: Any, id_model: Any) -> None:
     """Padding between and behind a prefix's tokens is what the original makes of it, and known tokens in the buffer stay."""
     generator = np.random.default_rng(5)
