@@ -116,11 +116,12 @@ def test_ragged_texts_are_kerashubs(task: Any, model: Any) -> None:
 
 
 def test_stops_are_kerashubs(task: Any, model: Any) -> None:
-    """Ids that stop one row early, or all of them; the other rows go on until the last one stopped."""
+    """Ids that stop one row early, or all of them; the other rows go on until the last one stopped. 0 stops before anything is said: it pads."""
     free = arrays_of(task, RAGGED)
-    for stops in ([int(free[0, SEQUENCE_LENGTH + 6])], free[:, SEQUENCE_LENGTH + 5].tolist(), None):
+    for stops in ([int(free[0, SEQUENCE_LENGTH + 6])], free[:, SEQUENCE_LENGTH + 5].tolist(), [0], None):
         expected = task.generate(RAGGED, max_length=NEW_TOKENS, stop_token_ids=stops)
         assert model.generate(RAGGED, max_length=NEW_TOKENS, stop_token_ids=stops) == expected
+        assert "".join(model.stream(RAGGED[0], max_length=NEW_TOKENS, stop_token_ids=stops)) == model.generate(RAGGED[0], NEW_TOKENS, stops)
 
 
 def arrays_of(task: Any, texts: list[str]) -> Any:

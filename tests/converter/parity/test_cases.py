@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kexport.converter.parity.cases import SPLIT_PROMPT, Case, Sizes, build_cases, generate_inputs, generated_rows
+from kexport.converter.parity.cases import SPLIT_PROMPT, Case, Sizes, build_cases, generate_inputs, generated_rows, one_token_case
 from kexport.runtime.prompt_forms import FORMS
 
 
@@ -21,8 +21,8 @@ def test_split_cases_fit_the_artifact(capacity: int) -> None:
     """All rows get as many new tokens as the shortest prompt leaves room for; the longest one must hold them, too."""
     cases = build_cases(sizes(capacity))
     assert [case.name for case in cases[:3]] == ["ragged batch", "one row", "prompt in pieces"]
-    for case in cases:
-        assert all(0 < len(prompt) < case.max_length and 0 not in prompt for prompt in case.prompts)
+    for case in (*cases, one_token_case(cases[0], sizes(capacity))):
+        assert case is not None and all(0 < len(prompt) < case.max_length and 0 not in prompt for prompt in case.prompts)
         FORMS["split"].read(generate_inputs(case, 0, "split"), vocabulary_size=50, capacity=capacity)
 
 
