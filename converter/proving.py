@@ -21,7 +21,7 @@ from kexport.converter.sources import Source
 from kexport.graphs.ir import Graph
 from kexport.graphs.low_rank import UpdatedWeights
 from kexport.runtime.contract.errors import ParityError
-from kexport.runtime.contract.manifest import Certificate, Manifest
+from kexport.runtime.contract.manifest import Certificate, Manifest, Rng
 from kexport.runtime.contract.progress import Reporter
 from numpy.typing import NDArray
 
@@ -36,6 +36,8 @@ class Answers:
     pad: int
     parameters: int
     forward: list[Answer]
+    rng: Rng
+    left_out: list[str]
 
 
 @dataclass(slots=True)
@@ -74,8 +76,10 @@ class Prover:
         low_memory = self.depth == "stream"
         results = run_artifact(directory, answers.expected, answers.pad, low_memory=low_memory, reporter=self.reporter, adapter=adapter)
         if self.graphs is None or answers.parameters > LARGEST_MODEL:
-            return judge(answers.expected, results, answers.oracle, answers.steps)
-        return self._judge_and_explain(self.graphs, answers, results, self._stored_weights(adapter, manifest.dtype.stored))
+            certificate = judge(answers.expected, results, answers.oracle, answers.steps, rng=answers.rng)
+        else:
+            certificate = self._judge_and_explain(self.graphs, answers, results, self._stored_weights(adapter, manifest.dtype.stored))
+        return msgspec.structs.replace(certificate, warnings=(*certificate.warnings, *answers.left_out))
 
     def _stored_weights(self, adapter: str, stored: str) -> RoundedWeights:
         """The numbers that the artifact computes with: an adapter that is kept apart is added to what is stored, and rounded as that is."""
@@ -112,14 +116,14 @@ class Prover:
         expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
         adapter = self.original.adapter
         merged = ", the adapter merged into them" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward)
+        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward, manifest.generation.rng, oracle.left_out)
 
     def _ask_loaded(self, task: Any, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
         oracle, adapter = LoadedOracle(task, pad), self.original.adapter
         with self._as_stored(task, name, manifest.dtype.stored):
             expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None)
         loaded = f", {adapter.file.path.name} through load_lora_weights()" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward)
+        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward, manifest.generation.rng, oracle.left_out)
 
     @contextlib.contextmanager
     def _as_stored(self, task: Any, name: str, stored: str) -> Iterator[None]:
@@ -141,8 +145,9 @@ class Prover:
         """Its generations, of which a backbone has none, and its whole rows."""
         generates = manifest.task != "backbone"
         if not generates:
-            oracle.description = oracle.description.replace("generate(), greedy", "backbone").replace("cached forward, greedy", "backbone")
-        expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter) if generates else []
+            oracle.description = oracle.description.replace("generate(), greedy and seeded", "backbone").replace("cached forward, greedy", "backbone")
+        rng = manifest.generation.rng
+        expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter, rng=rng) if generates else []
         return expected, [*ask_forward(oracle, manifest, sizes, self.reporter), *ask_hidden_states(oracle, manifest, sizes)]
 
     def _judge_and_explain(
@@ -153,7 +158,7 @@ class Prover:
             return rounding_explains(graphs, weights, answer.case, row, answer.tokens, answer.logits, artifact, answers.pad)
 
         try:
-            return judge(answers.expected, results, answers.oracle, answers.steps, explain)
+            return judge(answers.expected, results, answers.oracle, answers.steps, explain, answers.rng)
         except ParityError as error:
             first = answers.expected[0]
             assert first.tokens is not None and first.logits is not None

@@ -11,11 +11,12 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
 from kexport.runtime.contract import names
+from kexport.runtime.contract.manifest import Rng
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int32]
@@ -23,13 +24,15 @@ Logits = NDArray[np.float32]
 
 
 class Oracle(ABC):
-    """`description` goes into the certificate. `steps`: None for whole generations, else how many new tokens are affordable."""
+    """`description` goes into the certificate. `steps`: None for whole generations, else how many new tokens are affordable. `left_out`: a sentence for
+    the certificate about each thing that was not asked."""
 
     description: str
     steps: int | None = None
 
     def __init__(self, task: Any, pad: int) -> None:
         self.task, self.pad = task, pad
+        self.left_out: list[str] = []
 
     @property
     def prompt_form(self) -> str:
@@ -37,6 +40,10 @@ class Oracle(ABC):
         from kexport.graphs.capture.semantics import semantics_of
 
         return semantics_of(self.task).prompt
+
+    @abstractmethod
+    def draws_as(self, rng: Rng) -> bool:
+        """Whether it draws, and from the same random numbers as an artifact with `rng`; if not, `left_out` says so."""
 
     @abstractmethod
     def generate(self, case: Case) -> Tokens:
@@ -104,15 +111,29 @@ class Oracle(ABC):
         return form.call(self.task, ids, form.empty(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
 
 
-class LoadedOracle(Oracle):
-    """The model with its weights in memory; `generate()` is KerasHub's public one, greedy. The model is left as found."""
+def rng_mode() -> Literal["tf_cpu", "xla"]:
+    """The kernels that KerasHub's seeded draws run on: see the manifest's `Rng`. Keras compiles with XLA where TensorFlow sees a GPU."""
+    import tensorflow as tf
 
-    description = "KerasHub generate(), greedy, float32, TensorFlow on CPU"
+    return "xla" if tf.config.list_physical_devices("GPU") else "tf_cpu"
+
+
+class LoadedOracle(Oracle):
+    """The model with its weights in memory; `generate()` is KerasHub's public one. The model is left as found."""
+
+    description = "KerasHub generate(), greedy and seeded, float32, TensorFlow on CPU"
+
+    def draws_as(self, rng: Rng) -> bool:
+        """See Oracle."""
+        mode = rng_mode()
+        if rng.mode != mode:
+            self.left_out.append(f"seeded sampling was not compared: the artifact draws as KerasHub does under `{rng.mode}`, here it runs under `{mode}`")
+        return rng.mode == mode
 
     def generate(self, case: Case) -> Tokens:
         """See Oracle."""
         inputs = generate_inputs(case, self.pad, self.prompt_form)
-        with self._greedy(preprocessor=None):
+        with self._sampling(case, preprocessor=None):
             return generated_rows(case, self._generated(inputs, case.stop_token_ids), self.prompt_form)
 
     def _generated(self, inputs: dict[str, Any], stop_token_ids: Any) -> Any:
@@ -126,7 +147,7 @@ class LoadedOracle(Oracle):
 
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
-        with self._greedy(preprocessor=self.task.preprocessor), self._short_prefill(case):
+        with self._sampling(case, preprocessor=self.task.preprocessor), self._short_prefill(case):
             return list(self._generate(list(case.texts), max_length=case.max_length))
 
     def _generate(self, inputs: Any, **options: Any) -> Any:
@@ -153,14 +174,15 @@ class LoadedOracle(Oracle):
             preprocessor.sequence_length = found
 
     @contextlib.contextmanager
-    def _greedy(self, preprocessor: Any) -> Iterator[None]:
-        """The task with a greedy sampler and the given preprocessor for a while; its compiled function comes back untouched."""
+    def _sampling(self, case: Case, preprocessor: Any) -> Iterator[None]:
+        """The task with the case's sampler, a new one, and the given preprocessor for a while; its compiled function comes back untouched."""
         import keras_hub
         import tensorflow as tf
 
         task = self.task
         found = (task.sampler, task.generate_function, task.preprocessor, task.run_eagerly)
-        task.sampler, task.generate_function, task.preprocessor = keras_hub.samplers.GreedySampler(), None, preprocessor
+        sampler = keras_hub.samplers.get(case.sampler) if case.sampler else keras_hub.samplers.GreedySampler()
+        task.sampler, task.generate_function, task.preprocessor = sampler, None, preprocessor
         logger = tf.get_logger()
         level = logger.level
         logger.setLevel(logging.ERROR)  # each case traces anew, which TensorFlow would warn about
@@ -180,6 +202,11 @@ class StreamedOracle(Oracle):
         super().__init__(task, pad)
         self._weights = weights
         self.description = f"KerasHub's cached forward, greedy, float32, weights streamed from the checkpoint, {self.steps} steps"
+
+    def draws_as(self, rng: Rng) -> bool:
+        """See Oracle."""
+        self.left_out.append("seeded sampling was not compared: with streamed weights the original takes greedy steps only")
+        return False
 
     def generate(self, case: Case) -> Tokens:
         """Greedy steps of the cached forward, each over the whole row so far; rows of equal length only."""

@@ -75,6 +75,7 @@ def run_case(model: Any, text_model: Any, case: Case, expected: NDArray[Any] | N
     """`tokens` or `texts` of one case, and `logits` where the original's tokens are given."""
     if case.texts:
         return {"texts": text_model.generate(list(case.texts), max_length=case.max_length)}
+    model.compile(sampler=case.sampler or "greedy")
     form = model.manifest.generation.prompt
     generated = model.generate(generate_inputs(case, pad, form), stop_token_ids=case.stop_token_ids)
     result: dict[str, Any] = {"tokens": generated_rows(case, generated, form)}
@@ -127,6 +128,8 @@ def case_from_json(entry: dict[str, Any]) -> Case:
         texts=tuple(entry["texts"]),
         schedule=entry["schedule"],
         prefill=entry["prefill"],
+        sampler=entry["sampler"],
+        split=entry["split"],
         **rows,
     )
 
