@@ -29,6 +29,7 @@ STREAMED_PROMPT = 6
 VERSIONS = ("keras", "keras-hub", "tensorflow", "numpy", "onnxruntime", "ai-edge-litert", "openvino", "tokenizers")
 SHOWN_OF_A_CRASH = 2000
 SHOWN_OF_AN_ERROR = 200
+TRACED_CODE = "in user code:"  # how TensorFlow begins the message of an error in what it traces
 
 
 @dataclasses.dataclass(slots=True)
@@ -71,14 +72,15 @@ def _ask_seeded(oracle: Oracle, case: Case) -> list[Expected]:
     try:
         tokens = oracle.generate(case)
     except (TypeError, ValueError, tf.errors.OpError) as error:
-        oracle.left_out.append(f"case `{case.name}` was left out: the original's own generate() fails with {case.sampler['class_name']}: {first_line(error)}")
+        oracle.left_out.append(f"case `{case.name}` was left out: the original's own generate() fails with {case.sampler['class_name']}: {telling_line(error)}")
         return []
     return [Expected(case, tokens, oracle.logits(case, tokens))]
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type's name."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:SHOWN_OF_AN_ERROR]
+def telling_line(error: Exception) -> str:
+    """The line of an error's message that says what happened, or its type's name: the first one, the last one behind a listing of traced code."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if lines[0] == TRACED_CODE else 0].strip()[:SHOWN_OF_AN_ERROR]
 
 
 def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Expected]:
@@ -93,7 +95,7 @@ def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Exp
     try:
         return [Expected(case, texts=oracle.texts(case))]
     except (ValueError, tf.errors.OpError) as error:
-        reporter.warn(f"the original's own generate() fails on text, so only token ids were compared: {first_line(error)}")
+        reporter.warn(f"the original's own generate() fails on text, so only token ids were compared: {telling_line(error)}")
         return []
 
 

@@ -181,8 +181,9 @@ class LoadedOracle(Oracle):
 
         task = self.task
         found = (task.sampler, task.generate_function, task.preprocessor, task.run_eagerly)
-        sampler = keras_hub.samplers.get(case.sampler) if case.sampler else keras_hub.samplers.GreedySampler()
-        task.sampler, task.generate_function, task.preprocessor = sampler, None, preprocessor
+        wanted = case.sampler or {"class_name": "GreedySampler", "config": {}}
+        task.sampler = getattr(keras_hub.samplers, wanted["class_name"])(**wanted["config"])
+        task.generate_function, task.preprocessor = None, preprocessor
         logger = tf.get_logger()
         level = logger.level
         logger.setLevel(logging.ERROR)  # each case traces anew, which TensorFlow would warn about
