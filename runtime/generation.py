@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.engines.base import CacheState, Engine, HiddenStates
+from kexport.runtime.images.prefill import ImagePrefill
 from kexport.runtime.prompts import Ids, Mask, Prompt, output_mask
 from kexport.runtime.samplers.base import Draw, Logits, Sampler
 
@@ -30,7 +31,7 @@ _SHRINK_BELOW = 0.5  # the share of rows still running under which the caches of
 class Job:
     """One call of `generate()` on one batch.
 
-    `encoder`: the encoder's prompt of a seq2seq model. `stop_ids` None never stops early. `visible_only`: tokens behind a row's first stop
+    `encoder`: the encoder's prompt of a seq2seq model. `images`: those in the prompts, for loops of independent rows. `stop_ids` None never stops early. `visible_only`: tokens behind a row's first stop
     id need not be KerasHub's, because nobody will see them.
     """
 
@@ -39,6 +40,7 @@ class Job:
     stop_ids: tuple[int, ...] | None = None
     visible_only: bool = False
     rng: Rng = field(default_factory=Rng)
+    images: ImagePrefill | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,10 @@ class IndependentRows:
         if self._stop_column is None and running.size:
             cache = _open_cache(self._engine, self._job, len(running), running)
             prefixes = self.columns[running]
-            logits = self._engine.extend(cache, self.ids[running, : prefixes.max()], prefixes)
+            tokens, counts = self.ids[running, : prefixes.max()], prefixes
+            if self._job.images is not None:
+                tokens, counts = self._job.images.fill(self._engine, cache, running, tokens, prefixes)
+            logits = self._engine.extend(cache, tokens, counts)
             yield from self._fill(cache, running, logits)
         if self._stop_column is None:
             self._stop_column = self._length

@@ -22,7 +22,8 @@ LONG_CASE_OPERATIONS = 4e12
 class Case:
     """One run. `prompts`: token ids of each row, for the decoder; `encoder`: the same for the encoder of a seq2seq model.
 
-    `max_length`: the padded length of the decoder's rows. `chunks`: feed prompts in pieces of these sizes (the last repeats).
+    `max_length`: the padded length of the decoder's rows. `chunks`: feed prompts in pieces of these sizes (the last repeats). `images`: for each
+    row one number an image: the column where its ids begin, or, of texts, any.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Case:
     stop_token_ids: tuple[int, ...] | None = None
     chunks: tuple[int, ...] = ()
     texts: tuple[str, ...] = field(default=())
+    images: tuple[tuple[int, ...], ...] = ()
 
     def decoder_rows(self, pad: int) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Ids [rows, max_length] and their mask."""
@@ -63,7 +65,8 @@ class Sizes:
     forbidden: frozenset[int]
 
 
-def _prompts(generator: np.random.Generator, lengths: tuple[int, ...], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
+def random_prompts(generator: np.random.Generator, lengths: tuple[int, ...], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
+    """Rows of these lengths, of ids that are neither padding nor stop ids."""
     allowed = np.array([token for token in range(sizes.vocabulary) if token not in sizes.forbidden])
     return tuple(tuple(int(token) for token in generator.choice(allowed, length)) for length in lengths)
 
@@ -76,7 +79,7 @@ def build_cases(sizes: Sizes) -> list[Case]:
     lengths = tuple(min(length, longest) for length in RAGGED_LENGTHS)
     encoder_longest = sizes.encoder_capacity or max(ENCODER_LENGTHS)
     encoder_lengths = tuple(min(length, encoder_longest) for length in ENCODER_LENGTHS) if sizes.seq2seq else ()
-    ragged = Case("ragged batch", _prompts(generator, lengths, sizes), max(lengths) + new_tokens, _prompts(generator, encoder_lengths, sizes))
+    ragged = Case("ragged batch", random_prompts(generator, lengths, sizes), max(lengths) + new_tokens, random_prompts(generator, encoder_lengths, sizes))
     first = replace(ragged, name="one row", prompts=ragged.prompts[:1], encoder=ragged.encoder[:1], max_length=lengths[0] + new_tokens)
     split = replace(first, name="prompt in pieces", prompts=ragged.prompts[1:2], encoder=ragged.encoder[1:2], max_length=lengths[1] + 2, chunks=(1, 2, 3))
     return [ragged, first, split, *_long_case(generator, sizes)]
@@ -95,9 +98,9 @@ def _long_case(generator: np.random.Generator, sizes: Sizes) -> list[Case]:
     new_tokens = 4
     if length <= 2 * max(RAGGED_LENGTHS) + new_tokens:
         return []
-    encoder = _prompts(generator, (sizes.encoder_capacity or max(ENCODER_LENGTHS),), sizes) if sizes.seq2seq else ()
+    encoder = random_prompts(generator, (sizes.encoder_capacity or max(ENCODER_LENGTHS),), sizes) if sizes.seq2seq else ()
     name = "full cache" if length == sizes.capacity else f"long prompt ({length} of {sizes.capacity} positions)"
-    return [Case(name, _prompts(generator, (length - new_tokens,), sizes), length, encoder)]
+    return [Case(name, random_prompts(generator, (length - new_tokens,), sizes), length, encoder)]
 
 
 def stop_case(case: Case, tokens: NDArray[np.int32]) -> Case | None:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case
+from kexport.converter.parity.images import id_inputs, placed_images, raw_images
 from kexport.runtime.contract import names
+from kexport.runtime.contract.manifest import Images
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int32]
@@ -22,13 +24,13 @@ Logits = NDArray[np.float32]
 
 
 class Oracle(ABC):
-    """`description` goes into the certificate. `steps`: None for whole generations, else how many new tokens are affordable."""
+    """`description` goes into the certificate. `images`: what the artifacts take of these, None: none. `steps`: None for whole generations, else how many new tokens are affordable."""
 
     description: str
     steps: int | None = None
 
-    def __init__(self, task: Any, pad: int) -> None:
-        self.task, self.pad = task, pad
+    def __init__(self, task: Any, pad: int, images: Images | None = None) -> None:
+        self.task, self.pad, self.images = task, pad, images
 
     @abstractmethod
     def generate(self, case: Case) -> Tokens:
@@ -57,9 +59,14 @@ class Oracle(ABC):
         where the family has one, else of its plain forward."""
         import tensorflow as tf
         from kexport.graphs.capture.forward import run_stock
+        from kexport.graphs.capture.images import images_of
 
         with tf.device("CPU"):
             tensors = {name: tf.constant(array) for name, array in feeds.items()}
+            if signature == names.VISION:
+                family = images_of(self.task)
+                assert family is not None
+                return {names.IMAGE_EMBEDDINGS: np.asarray(family.vision(tensors[names.PIXEL_VALUES]), np.float32)}
             outputs = run_stock(self.task, signature, tensors)
             if signature == names.SCORE and hasattr(self.task, "score"):
                 outputs = {names.LOGITS: self.task.score(tensors[names.TOKEN_IDS], padding_mask=tensors[names.PADDING_MASK])}
@@ -83,7 +90,18 @@ class Oracle(ABC):
                 cross_attention_cache=cross_cache,
                 cross_attention_cache_update_index=0,
             )
+        if case.images:
+            return self._cached_forward_with_images(case, ids)
         return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
+
+    def _cached_forward_with_images(self, case: Case, ids: Any) -> Any:
+        import tensorflow as tf
+        from kexport.graphs.capture.images import images_of
+
+        family = images_of(self.task)
+        assert family is not None and self.images is not None
+        placed = {name: tf.constant(array) for name, array in placed_images(case, self.images, ids.shape[1]).items()}
+        return family.cached_forward(ids, self._empty_cache(*ids.shape), placed["images"], placed["vision_mask"], placed["vision_indices"])
 
     def _empty_cache(self, batch: int, length: int) -> Any:
         from kexport.graphs.capture.cache_forms import cache_form
@@ -105,6 +123,9 @@ class LoadedOracle(Oracle):
             encoder_ids, encoder_mask = case.encoder_rows(self.pad)
             inputs = {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
             key = "decoder_token_ids"
+        if case.images:
+            assert self.images is not None
+            inputs = dict(id_inputs(case, self.images, ids, mask))
         with self._greedy(preprocessor=None):
             return np.asarray(self._generated(inputs, case.stop_token_ids)[key], np.int32)
 
@@ -120,7 +141,11 @@ class LoadedOracle(Oracle):
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
         with self._greedy(preprocessor=self.task.preprocessor):
-            return list(self.task.generate(list(case.texts), max_length=case.max_length))
+            if not case.images:
+                return list(self.task.generate(list(case.texts), max_length=case.max_length))
+            assert self.images is not None
+            images = raw_images(case, self.images)
+            return list(self.task.generate({"prompts": list(case.texts), "images": images}, max_length=case.max_length))
 
     @contextlib.contextmanager
     def _greedy(self, preprocessor: Any) -> Iterator[None]:
@@ -146,8 +171,8 @@ class StreamedOracle(Oracle):
 
     steps = 3
 
-    def __init__(self, task: Any, pad: int, weights: Any) -> None:
-        super().__init__(task, pad)
+    def __init__(self, task: Any, pad: int, weights: Any, images: Images | None = None) -> None:
+        super().__init__(task, pad, images)
         self._weights = weights
         self.description = f"KerasHub's cached forward, greedy, float32, weights streamed from the checkpoint, {self.steps} steps"
 

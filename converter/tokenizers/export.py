@@ -43,7 +43,7 @@ def export_tokenizer(preprocessor: Any, directory: Path | str, *, stop_token_ids
         file="",
         vocabulary_size=int(tokenizer.vocabulary_size()),
         packers=read_packers(preprocessor),
-        stripped_ids=tuple(sorted(int(identifier) for identifier in tokenizer.special_token_ids)),
+        stripped_ids=_stripped_ids(preprocessor),
         stop_token_ids=tuple(stop_token_ids) if stop_token_ids is not None else tokenizer_stop_ids(tokenizer),
         special_tokens=special_tokens(tokenizer),
         fixture=FIXTURE_FILE,
@@ -53,6 +53,13 @@ def export_tokenizer(preprocessor: Any, directory: Path | str, *, stop_token_ids
     _write_vendor_files(tokenizer, directory, rendering, record)
     _write_json(directory / FIXTURE_FILE, {"pairs": _fixture_pairs(evidence)})
     return record
+
+
+def _stripped_ids(preprocessor: Any) -> tuple[int, ...]:
+    """The tokenizer's special ids; of a model that takes images without the marker of an image, which its preprocessor leaves in the text."""
+    tokenizer = preprocessor.tokenizer
+    kept = {getattr(tokenizer, "start_of_image_token_id", None)} if hasattr(preprocessor, "image_converter") else set()
+    return tuple(sorted(int(identifier) for identifier in tokenizer.special_token_ids if identifier not in kept))
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:

@@ -65,6 +65,8 @@ def _original_rows(preprocessor: Any, packers: Mapping[str, Packer], texts: list
 
 
 def _packer(preprocessor: Any, packer: Any, *, with_end: bool) -> Packer:
+    if type(packer).__name__ == "MultiSegmentPacker" and not with_end:
+        return _segment_packer(packer)
     if type(packer).__name__ != "StartEndPacker":
         found = "no packer" if packer is None else f"a `{type(packer).__name__}`"
         raise UnsupportedError(
@@ -76,6 +78,13 @@ def _packer(preprocessor: Any, packer: Any, *, with_end: bool) -> Packer:
         pad=int(packer.pad_value or 0),
         sequence_length=int(packer.sequence_length),
         padding_side=packer.padding_side,
+    )
+
+
+def _segment_packer(packer: Any) -> Packer:
+    """How a packer of several segments packs one, without end ids, as `generate_preprocess` asks it to."""
+    return Packer(
+        start=_ids(packer.start_value), pad=int(packer.pad_value or 0), sequence_length=int(packer.sequence_length), padding_side=packer.padding_side
     )
 
 

@@ -36,15 +36,19 @@ from kexport.runtime.contract.errors import UnsupportedError
 class ImageFamily:
     """How a task runs images.
 
-    `image_shape`: height, width and channels of what `vision` takes. `tokens`: how many embeddings an image becomes. `vision(pixel_values)` gives
-    image_embeddings; `prefill(token_ids, vision_mask, image_embeddings)` runs the decoder's layers over an uncached row.
+    `image_shape`: height, width and channels of what `vision` takes. `tokens`: how many embeddings an image becomes. `window`: the
+    keys that a local layer sees, None without such layers. `vision(pixel_values)` gives
+    image_embeddings; `prefill(token_ids, vision_mask, image_embeddings)` runs the decoder's layers over an uncached row. `cached_forward(token_ids,
+    cache, images, vision_mask, vision_indices)` is what stock `generate()` runs over a prompt: logits, hidden states and the cache.
     """
 
     image_shape: tuple[int, int, int]
     tokens: int
     hidden_size: int
+    window: int | None
     vision: Callable[[tf.Tensor], tf.Tensor]
     prefill: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+    cached_forward: Callable[[tf.Tensor, Any, tf.Tensor, tf.Tensor, tf.Tensor], Any]
 
 
 Description = Callable[[Any], ImageFamily | None]
@@ -75,6 +79,9 @@ def capture_images(task: Any, slots: dict[str, Slot], *, without: frozenset[str]
     """
     family = images_of(task)
     assert family is not None
+    if family.window is not None and family.tokens > family.window:  # stock hides keys that are too far ahead, too; the graph only those behind
+        message = f"an image's {family.tokens} tokens do not fit the model's local windows of {family.window}"
+        raise UnsupportedError("KX384", message, hint="convert it for texts alone: --text-only")
     vision, vision_notes = _trace(task, names.VISION, {names.PIXEL_VALUES: ("float32", (BATCH, *family.image_shape))}, _vision(family), without)
     inputs: dict[str, tuple[str, Shape]] = {
         names.TOKEN_IDS: ("int32", (BATCH, SEQUENCE)),

@@ -40,6 +40,7 @@ from kexport.runtime.engines.base import (
     Lengths,
     Logits,
     Tokens,
+    check_contents,
     hidden_size_of,
     normal_lengths,
     register_engine,
@@ -213,6 +214,17 @@ class TfliteEngine(Engine):
                 logits[index] = self._logits.read(self.vocabulary_size, np.float32)
                 cache.lengths[index] += count
         return logits
+
+    def fill(self, cache: CacheState, contents: Sequence[Sequence[Array]]) -> None:
+        assert isinstance(cache, TfliteCache)
+        specs = self._steps.cache_specs
+        lengths = check_contents(cache, contents, len(specs))
+        for row, parts in zip(cache.rows, contents, strict=True):
+            for spec, part in zip(specs, parts, strict=False):
+                array = np.zeros(_sizes(spec), numpy_dtype(spec.dtype))
+                array[0, :, : len(part)] = part.transpose(1, 0, 2)
+                row.caches[spec.name].write(array)
+        cache.lengths[:] = lengths
 
     def _extend_row(self, row: _Row, tokens: Tokens, held: int, index: int) -> None:
         """Append the tokens of the row at `index`; the logits of the last are in the logits buffer."""

@@ -11,26 +11,17 @@ from kexport.graphs.capture.images import ImageFamily, image_family
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.trace import Trace, is_symbolic
-from kexport.runtime.contract.errors import UnsupportedError
 
 CHANNELS = 3
 
 
 @image_family("Gemma3CausalLM")
 def of_gemma3(task: Any) -> ImageFamily | None:
-    """None for a text model.
-
-    Raises:
-        UnsupportedError: KX384, an image is longer than the local windows, which stock cuts on both sides and the graph on one.
-    """
+    """None for a text model."""
     backbone = task.backbone
     tower = getattr(backbone, "vision_encoder", None)
     if tower is None:
         return None
-    tokens = int(tower.num_vision_tokens_per_image)
-    if backbone.use_sliding_window_attention and tokens > backbone.sliding_window_size:
-        message = f"an image's {tokens} tokens do not fit the model's local windows of {backbone.sliding_window_size}"
-        raise UnsupportedError("KX384", message, hint="convert it for texts alone: --text-only")
 
     def prefill(token_ids: tf.Tensor, vision_mask: tf.Tensor, image_embeddings: tf.Tensor) -> tf.Tensor:
         texts = backbone.token_embedding(token_ids)
@@ -40,8 +31,18 @@ def of_gemma3(task: Any) -> ImageFamily | None:
             x = layer(x, vision_mask=vision_mask)
         return x
 
-    size = int(tower.image_size)
-    return ImageFamily((size, size, CHANNELS), tokens, int(backbone.hidden_dim), lambda pixels: tower(pixels[:, None]), prefill)
+    def cached_forward(token_ids: tf.Tensor, cache: Any, images: tf.Tensor, vision_mask: tf.Tensor, vision_indices: tf.Tensor) -> Any:
+        return task.call_with_cache(token_ids, cache, 0, img_embeddings=tower(images), vision_mask=vision_mask, vision_indices=vision_indices)
+
+    return ImageFamily(
+        image_shape=(int(tower.image_size), int(tower.image_size), CHANNELS),
+        tokens=int(tower.num_vision_tokens_per_image),
+        hidden_size=int(backbone.hidden_dim),
+        window=int(backbone.sliding_window_size) if backbone.use_sliding_window_attention else None,
+        vision=lambda pixels: tower(pixels[:, None]),
+        prefill=prefill,
+        cached_forward=cached_forward,
+    )
 
 
 @interceptor("gemma3_image_mask")
