@@ -21,7 +21,8 @@ BETWEEN = 3  # ids of text before, between and behind images
 TWO = 2
 RAW_SIZES = ((20, 27), (33, 17), (16, 16))  # of images for texts: landscape, portrait, square
 TEXTS = ("A picture: {0} What is this?", "No picture here", "{0} and {0}, are they the same?")
-PRINTED = 256
+COLOURS = 256
+AROUND = 16  # ids that a preprocessor writes around those of an image, and more
 
 
 def build_image_cases(sizes: Sizes, record: Images) -> list[Case]:
@@ -62,7 +63,7 @@ def image_text_case(record: Images, length: int) -> Case | None:
     most = min(TWO, record.most)
     texts = tuple(text.format(record.marker) for text in TEXTS[: most + 1])
     counts = [text.count(record.marker) for text in texts]
-    return Case("text with images", (), length + most * (record.tokens + len(record.replacement)), texts=texts, images=tuple(tuple(range(c)) for c in counts))
+    return Case("text with images", (), length + most * (record.tokens + AROUND), texts=texts, images=tuple(tuple(range(c)) for c in counts))
 
 
 def placed_images(case: Case, record: Images, length: int) -> dict[str, Array]:
@@ -85,7 +86,7 @@ def raw_images(case: Case, record: Images) -> list[list[Array]]:
 
     def image(row: int, number: int) -> Array:
         height, width = RAW_SIZES[(row + number) % len(RAW_SIZES)]
-        return np.random.default_rng([SEED, row, number]).integers(0, PRINTED, (height, width, record.channels)).astype(np.float32)
+        return np.random.default_rng([SEED, row, number]).integers(0, COLOURS, (height, width, record.channels)).astype(np.float32)
 
     return [[image(row, number) for number in numbers] for row, numbers in enumerate(case.images)]
 
