@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -63,7 +63,7 @@ def image_record(task: Any, *, text_only: bool) -> Images | None:
         return None
     height, width, channels = family.image_shape
     sizes = Images(height=height, width=width, channels=channels, tokens=family.tokens)
-    preprocessor = getattr(task, "preprocessor", None)
+    preprocessor: Any = getattr(task, "preprocessor", None)
     if getattr(preprocessor, "image_converter", None) is None:
         return sizes
     record = _with_preprocessor(sizes, preprocessor)
@@ -97,7 +97,7 @@ def _steps(converter: Any) -> ImageSteps:
     if converter.interpolation not in METHODS or converter.antialias or converter.data_format != "channels_last":
         described = f"{converter.interpolation}, antialias={converter.antialias}, {converter.data_format}"
         raise UnsupportedError("KX446", f"images are resized in a way that the runtime does not have: {described}", hint=TEXT_ONLY_HINT)
-    aspect = "crop" if converter.crop_to_aspect_ratio else "pad" if converter.pad_to_aspect_ratio else "stretch"
+    aspect: Literal["crop", "pad", "stretch"] = "crop" if converter.crop_to_aspect_ratio else "pad" if converter.pad_to_aspect_ratio else "stretch"
     return ImageSteps(
         interpolation=converter.interpolation, aspect=aspect, scale=_per_channel(converter.scale), offset=_per_channel(converter.offset)
     )

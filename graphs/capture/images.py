@@ -131,6 +131,6 @@ def _prefill(task: Any, family: ImageFamily, slots: dict[str, Slot]) -> Body:
             message = f"{type(task).__name__}: the layers that run a prompt with images do not fit the caches of the text model"
             raise UnsupportedError("KX384", message, hint="convert it for texts alone: --text-only", detail=f"{found} {shapes}")
         kept = {f"{names.KEYS}.{layer}": marker.inputs[KEY] for layer, marker in enumerate(attentions)}
-        return kept | {f"{names.VALUES}.{layer}": marker.inputs[VALUE] for layer, marker in enumerate(attentions)}  # type: ignore[return-value]
+        return kept | {f"{names.VALUES}.{layer}": marker.inputs[VALUE] for layer, marker in enumerate(attentions)}
 
     return run

@@ -27,7 +27,8 @@ def _bilinear(image: Array, height: int, width: int) -> Array:
 
     def along_columns(lines: Array) -> Array:
         first: Array = lines[:, left]
-        return first + (lines[:, right] - first) * across
+        between: Array = first + (lines[:, right] - first) * across
+        return between
 
     upper = along_columns(image[top])
     result: Array = upper + (along_columns(image[bottom]) - upper) * down
