@@ -30,7 +30,7 @@ from kexport.converter.proving import Prover, prove_adapters
 from kexport.converter.rounding import RoundedWeights
 from kexport.converter.sources import Source, open_source
 from kexport.graphs.ir import Graph
-from kexport.graphs.passes import optimise, run_passes
+from kexport.graphs.passes import optimise, optimise_encoder, run_passes
 from kexport.runtime.contract import names as signatures
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import KexportError, UsageError
@@ -191,7 +191,7 @@ class _Conversion:
             graphs |= captured.graphs
             self.notes += captured.notes
         for graph in graphs.values():
-            passes = optimise() if "logits" in graph.outputs else []
+            passes = optimise() if "logits" in graph.outputs else optimise_encoder()
             for result in run_passes(graph, passes).values():
                 self.notes += result.refusals
         if self.source.task == CAUSAL:

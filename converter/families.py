@@ -31,14 +31,19 @@ def _decoder(name: str, prefix: str, *features: str) -> Family:
     return Family(name=name, classes=(f"{prefix}CausalLM",), task="causal-lm", targets=EVERYWHERE, features=features)
 
 
+def _seq2seq(name: str, prefix: str, *features: str) -> Family:
+    return Family(name=name, classes=(f"{prefix}Seq2SeqLM",), task="seq2seq-lm", targets=EVERYWHERE, features=features)
+
+
 FAMILIES = (
-    Family(name="bart", classes=("BartSeq2SeqLM",), task="seq2seq-lm", targets=EVERYWHERE, features=("cross cache", "learned positions")),
+    _seq2seq("bart", "Bart", "cross cache", "learned positions"),
     _decoder("bloom", "Bloom", "alibi", "tied head"),
     _decoder("falcon", "Falcon", "alibi"),
     _decoder("gemma", "Gemma", "rotary", "1 + w norms", "head grouping"),
     _decoder("gemma2", "Gemma", "softcap", "local windows", "query scale"),
     _decoder("gemma3", "Gemma3", "local and global layers", "norms of queries and keys", "images (all but tflite)"),
-    _decoder("gemma4", "Gemma4", "heads of two sizes", "shared caches", "inputs per layer"),
+    _decoder("gemma3n", "Gemma3n", "alternating updates", "shared caches", "inputs per layer"),
+    _decoder("gemma4", "Gemma4", "heads of two sizes", "shared caches", "inputs per layer", "mixture of experts"),
     _decoder("gpt2", "GPT2", "learned positions"),
     _decoder("gpt_oss", "GptOss", "sinks", "mixture of experts", "local windows"),
     _decoder("llama", "Llama", "rotary", "head grouping"),
@@ -52,4 +57,7 @@ FAMILIES = (
     _decoder("qwen3_moe", "Qwen3Moe", "mixture of experts"),
     _decoder("qwen_moe", "QwenMoe", "mixture of experts", "shared expert"),
     _decoder("smollm3", "SmolLM3", "layers without positions"),
+    _seq2seq("t5", "T5", "relative positions", "cross cache"),
+    _seq2seq("t5gemma", "T5Gemma", "softcap", "local windows", "head grouping", "cross cache"),
+    _seq2seq("t5gemma2", "T5Gemma2", "one attention over both caches", "norms of queries and keys", "local and global layers"),
 )

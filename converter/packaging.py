@@ -49,7 +49,7 @@ def package(
     Raises:
         UnsupportedError: the tokenizer cannot be exported equal.
     """
-    tokenizer = _with_chat(source, limits.in_tokenizer(_export_tokenizer(original, options, directory)), directory)
+    tokenizer = _with_chat(source, _bounded(original.task, limits, _export_tokenizer(original, options, directory)), directory)
     images = image_record(original.task, text_only=names.VISION not in {s.name for s in emitted.signatures}) if source.task == "causal-lm" else None
     if images is not None and images.marker and tokenizer is not None:
         prove_replacement(original.task.preprocessor, directory, tokenizer, images)
@@ -69,6 +69,7 @@ def package(
         memory=_memory(emitted, limits),
         adapters=adapter_records(original.adapter, emitted, directory),
         fusions=emitted.fusions,
+        experts=emitted.experts,
         ops=emitted.ops,
         runtimes=runtimes,
         files=_file_records(directory, emitted.files),
@@ -93,6 +94,13 @@ def _export_tokenizer(original: Original, options: ConvertOptions, directory: Pa
     if preprocessor is None or not options.tokenizer:
         return None
     return export_tokenizer(preprocessor, directory, stop_token_ids=resolve_stop_token_ids(original.task))
+
+
+def _bounded(task: Any, limits: Limits, tokenizer: records.Tokenizer | None) -> records.Tokenizer | None:
+    """The tokenizer's record with packers that pack no more than the artifact serves. Of a split prompt as much is kept as the original keeps."""
+    from kexport.graphs.capture.semantics import semantics_of
+
+    return tokenizer if semantics_of(task).prompt == "split" else limits.in_tokenizer(tokenizer)
 
 
 def _with_chat(source: Source, tokenizer: records.Tokenizer | None, directory: Path) -> records.Tokenizer | None:
@@ -163,6 +171,7 @@ def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted
         rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
         schedule=original.schedule,
         prefill=original.prefill,
+        prompt=original.prompt,
     )
 
 
@@ -174,7 +183,7 @@ def _no_generation(backbone: Any) -> records.Generation:
 
 def _memory(emitted: Emitted, limits: Limits) -> records.Memory:
     weights = sum(file.bytes for file in emitted.files)
-    at_capacity = emitted.cache.bytes_per_token * limits.capacity
+    at_capacity = limits.in_cache(emitted.cache).bytes_at_capacity
     return records.Memory(
         weights=weights,
         cache_per_token=emitted.cache.bytes_per_token,

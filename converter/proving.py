@@ -108,6 +108,9 @@ class Prover:
             parameters=manifest.source.parameter_count,
             seq2seq=manifest.task == "seq2seq-lm",
             forbidden=frozenset({pad, *(manifest.generation.stop_token_ids or ())}),
+            split=manifest.generation.prompt == "split",
+            schedule=manifest.generation.schedule,
+            prefill=manifest.generation.prefill,
         )
         adapter = self.original.adapter
         adapters = ["", adapter.file.name] if adapter is not None and not adapter.merged else [""]

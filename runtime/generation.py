@@ -6,17 +6,22 @@ prompt mask is True the prompt's token stays. It stops in front of the first col
 
 For caches of keys and values a row's tokens do not depend on the other rows, so `IndependentRows` prefills each row with its whole prompt
 and lets it run at its own pace: the random draw of a column is found by the column's number, and the stop column is found afterwards
-from what all rows hold. `run_lock_step` is the literal schedule, for samplers that see several rows or several steps at once.
+from what all rows hold. `LockStep` is the literal schedule, for samplers that see several rows or several steps at once, and for models whose
+states take every token that they are fed.
+
+KerasHub prefills the whole padded buffer and feeds each row's token in front of the first column once more. Where that leaves what a prefill of
+the prompt alone leaves, the latter is done; where it does not (`Job.prefill`), the former.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.engines.base import CacheState, Engine, HiddenStates
 from kexport.runtime.images.prefill import ImagePrefill
@@ -31,8 +36,9 @@ _SHRINK_BELOW = 0.5  # the share of rows still running under which the caches of
 class Job:
     """One call of `generate()` on one batch.
 
-    `encoder`: the encoder's prompt of a seq2seq model. `images`: those in the prompts, for loops of independent rows. `stop_ids` None never stops early. `visible_only`: tokens behind a row's first stop
-    id need not be KerasHub's, because nobody will see them.
+    `encoder`: the encoder's prompt of a seq2seq model. `stop_ids` None never stops early. `visible_only`: tokens behind a row's first stop
+    id need not be KerasHub's, because nobody will see them. `schedule` and `prefill`: what the model needs, see the manifest's `Generation`.
+    `images`: those in the prompts, for loops of independent rows.
     """
 
     prompt: Prompt
@@ -40,6 +46,8 @@ class Job:
     stop_ids: tuple[int, ...] | None = None
     visible_only: bool = False
     rng: Rng = field(default_factory=Rng)
+    schedule: Literal["rows", "lock_step"] = "rows"
+    prefill: Literal["prompt", "buffer"] = "prompt"
     images: ImagePrefill | None = None
 
 
@@ -51,34 +59,67 @@ class Generated:
     mask: Mask
 
 
+class Loop(Protocol):
+    """A loop over the columns that may be looked into: `ids` [batch, length] and `columns` [batch] may be read between steps; row b is final up to
+    `columns[b]` where there is one row."""
+
+    ids: Ids
+    columns: npt.NDArray[np.int64]
+
+    def steps(self) -> Iterator[None]:
+        """Run; yields whenever there is something new to see."""
+
+    def result(self) -> Generated:
+        """What KerasHub's loop leaves, once all steps are made."""
+
+
 def generate(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | None = None) -> Generated:
-    """Run the whole loop. `lock_step` None lets the sampler decide."""
-    if sampler.steps_together(len(job.prompt.ids)) if lock_step is None else lock_step:
-        return run_lock_step(engine, sampler, job)
-    loop = IndependentRows(engine, sampler, job)
+    """Run the whole loop. `lock_step` None lets the sampler and the model decide."""
+    loop = loop_of(engine, sampler, job, lock_step=lock_step)
     for _ in loop.steps():
         pass
     return loop.result()
 
 
-def run_lock_step(engine: Engine, sampler: Sampler, job: Job) -> Generated:
-    """All rows together, one column after the other, the sampler in charge."""
-    prompt = job.prompt
-    start = prompt.start
-    stop = _StopColumn(job)
-    ids = prompt.ids.copy()
-    if start < ids.shape[1] and not stop.all_done(start):
-        decoder = _EngineDecoder(engine, _open_cache(engine, job, len(ids)), job.rng)
-        decoder.take_prompt(ids[:, : start - 1], with_hidden_states=sampler.needs_hidden_states)
-        ids = sampler.run(decoder, ids, prompt.mask, start, _finished(job.stop_ids))
-    return Generated(ids, output_mask(ids, prompt.mask, job.stop_ids))
+def loop_of(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | None = None) -> Loop:
+    """The loop that `generate` runs."""
+    if sampler.needs_hidden_states and job.prompt.prefix is not None:
+        message = "contrastive search compares with the hidden states of whole prompts, which this model's split prompts do not give"
+        raise UnsupportedError("KX559", message, hint="choose another sampler")
+    together = job.schedule == "lock_step" or sampler.steps_together(len(job.prompt.ids)) if lock_step is None else lock_step
+    return LockStep(engine, sampler, job) if together else IndependentRows(engine, sampler, job)
+
+
+class LockStep:
+    """All rows together, one column after the other: KerasHub's own schedule. See `Loop`; a sampler that is in charge of the whole batch shows
+    nothing before its end."""
+
+    def __init__(self, engine: Engine, sampler: Sampler, job: Job) -> None:
+        self._engine, self._sampler, self._job = engine, sampler, job
+        self.ids = job.prompt.ids.copy()
+        self.columns = np.full(len(self.ids), job.prompt.start)
+
+    def steps(self) -> Iterator[None]:
+        job, sampler = self._job, self._sampler
+        start = job.prompt.start
+        if start >= self.ids.shape[1] or _StopColumn(job).all_done(start):
+            return
+        decoder = EngineDecoder(self._engine, _open_cache(self._engine, job, len(self.ids)), job.rng)
+        decoder.take_prompt(job.prompt, job.prefill, with_hidden_states=sampler.needs_hidden_states)
+        finished = _finished(job.stop_ids)
+        if sampler.steps_together(len(self.ids)):
+            self.ids = sampler.run(decoder, self.ids, job.prompt.mask, start, finished)
+            return
+        for filled in sampler.columns(decoder, self.ids, job.prompt.mask, start, finished):
+            self.columns[:] = filled
+            yield
+
+    def result(self) -> Generated:
+        return Generated(self.ids, output_mask(self.ids, self._job.prompt.mask, self._job.stop_ids))
 
 
 class IndependentRows:
-    """The loop with every row at its own pace.
-
-    `ids` [batch, length] and `columns` [batch] may be read between steps: row b is final up to `columns[b]` where there is one row.
-    """
+    """The loop with every row at its own pace. See `Loop`."""
 
     def __init__(self, engine: Engine, sampler: Sampler, job: Job) -> None:
         self._engine, self._sampler, self._job = engine, sampler, job
@@ -96,12 +137,7 @@ class IndependentRows:
         running = self._running()
         if self._stop_column is None and running.size:
             cache = _open_cache(self._engine, self._job, len(running), running)
-            prefixes = self.columns[running]
-            tokens, counts = self.ids[running, : prefixes.max()], prefixes
-            if self._job.images is not None:
-                tokens, counts = self._job.images.fill(self._engine, cache, running, tokens, prefixes)
-            logits = self._engine.extend(cache, tokens, counts)
-            yield from self._fill(cache, running, logits)
+            yield from self._fill(cache, running, self._prefill(cache, running))
         if self._stop_column is None:
             self._stop_column = self._length
         self._sampler.finish(self._stop_column - self._start)
@@ -111,6 +147,16 @@ class IndependentRows:
         stop_column = self._length if self._stop_column is None else self._stop_column
         self.ids[:, stop_column:] = self._job.prompt.ids[:, stop_column:]
         return Generated(self.ids, output_mask(self.ids, self._mask, self._job.stop_ids))
+
+    def _prefill(self, cache: CacheState, rows: npt.NDArray[np.intp]) -> Logits:
+        """Feed each row's prompt; the logits of its first open column."""
+        prefixes = self.columns[rows]
+        if self._job.images is not None:
+            return self._engine.extend(cache, *self._job.images.fill(self._engine, cache, rows, self.ids[rows, : prefixes.max()], prefixes))
+        if self._job.prefill == "prompt":
+            return self._engine.extend(cache, *self._job.prompt.first_tokens(self.ids, rows, prefixes))
+        _Feed(self._engine, cache).buffer(Prompt(self.ids[rows], self._mask[rows]), prefixes - 1)
+        return self._engine.extend(cache, self.ids[rows, prefixes - 1][:, None])
 
     def _fill(self, cache: CacheState, rows: npt.NDArray[np.intp], logits: Logits) -> Iterator[None]:
         """`rows`: which row each row of the cache and of `logits` is."""
@@ -190,7 +236,7 @@ class _StopColumn:
         return None
 
 
-class _EngineDecoder:
+class EngineDecoder:
     """A cache and its engine, as lock-step samplers use them."""
 
     def __init__(self, engine: Engine, cache: CacheState, rng: Rng) -> None:
@@ -198,12 +244,17 @@ class _EngineDecoder:
         self._prompt_hidden_states = np.zeros((cache.batch_size, 0, engine.hidden_size), np.float32)
         self.rng = rng
 
-    def take_prompt(self, ids: Ids, *, with_hidden_states: bool) -> None:
-        """Append [rows, tokens], which may be none."""
-        if with_hidden_states and ids.shape[1]:
-            _, self._prompt_hidden_states = self._engine.extend_with_hidden_states(self._cache, ids)
-        elif ids.shape[1]:
-            self._engine.extend(self._cache, ids)
+    def take_prompt(self, prompt: Prompt, prefill: Literal["prompt", "buffer"], *, with_hidden_states: bool = False, pieces: Sequence[int] = ()) -> None:
+        """Prefill, so that the next step feeds the last token that all rows' prompts have. `pieces`: in calls of so many tokens, the last number
+        again and again, instead of in one."""
+        if prompt.prefix is not None:
+            rows = np.arange(len(prompt.ids))
+            self._engine.extend(self._cache, *prompt.first_tokens(prompt.ids, rows, np.zeros(len(rows), np.int64)))
+            return
+        feed = _Feed(self._engine, self._cache, with_hidden_states=with_hidden_states, pieces=pieces)
+        held = prompt.start - 1
+        states = feed.prompt(prompt.ids[:, :held]) if prefill == "prompt" else feed.buffer(prompt, np.full(len(prompt.ids), held))
+        self._prompt_hidden_states = states[:, :held]
 
     def step(self, tokens: Ids) -> Logits:
         return self._engine.extend(self._cache, tokens[:, None])
@@ -219,9 +270,46 @@ class _EngineDecoder:
         return self._prompt_hidden_states
 
 
+@dataclass(frozen=True)
+class _Feed:
+    """Prefills of all rows together. See `EngineDecoder.take_prompt` for `pieces`; both methods give the hidden states, if wanted."""
+
+    engine: Engine
+    cache: CacheState
+    with_hidden_states: bool = False
+    pieces: Sequence[int] = ()
+
+    def buffer(self, prompt: Prompt, held: npt.NDArray[np.int64]) -> HiddenStates:
+        """Feed the whole buffer, padding and all, then go back to where row b holds `held[b]` tokens.
+
+        Raises UnsupportedError (KX562) for masks with holes where the model is told where padding starts.
+        """
+        if self.engine.marks_padding and (prompt.mask[:, 1:] > prompt.mask[:, :-1]).any():
+            message = "`padding_mask` has False in front of True, which this model's states are not exported for"
+            raise UnsupportedError("KX562", message, hint="pad on the right only")
+        self.cache.valid_lengths = prompt.mask.sum(axis=1)
+        hidden_states = self.prompt(prompt.ids)
+        self.cache.valid_lengths = None
+        self.cache.step_back(held)
+        return hidden_states
+
+    def prompt(self, ids: Ids) -> HiddenStates:
+        """Append [rows, tokens], which may be none."""
+        rows, length = ids.shape
+        hidden_states, done, sizes = [np.zeros((rows, 0, self.engine.hidden_size), np.float32)], 0, list(self.pieces) or [length]
+        while done < length:
+            piece = ids[:, done : done + (sizes.pop(0) if len(sizes) > 1 else sizes[0])]
+            if self.with_hidden_states:
+                hidden_states.append(self.engine.extend_with_hidden_states(self.cache, piece)[1])
+            else:
+                self.engine.extend(self.cache, piece)
+            done += piece.shape[1]
+        return np.concatenate(hidden_states, axis=1)
+
+
 def _open_cache(engine: Engine, job: Job, row_count: int, rows: npt.NDArray[np.intp] | None = None) -> CacheState:
     """Caches for `rows` of the job (None: all), the encoder's part filled."""
-    cache = engine.new_cache(row_count, job.prompt.ids.shape[1])
+    cache = engine.new_cache(row_count, job.prompt.longest)
     if job.encoder is not None:
         chosen = slice(None) if rows is None else rows
         engine.encode(job.encoder.ids[chosen], job.encoder.mask[chosen], cache)

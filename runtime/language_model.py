@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from kexport.runtime import batches as forms
 from kexport.runtime import samplers
 from kexport.runtime.contract import names
@@ -16,12 +15,13 @@ from kexport.runtime.contract.errors import InternalError, InvalidInputError, Un
 from kexport.runtime.contract.manifest import Images, Manifest
 from kexport.runtime.engines.base import Engine
 from kexport.runtime.forward import Forward
-from kexport.runtime.generation import Generated, IndependentRows, Job, generate, run_lock_step
+from kexport.runtime.generation import Generated, Job, generate, loop_of
 from kexport.runtime.images import pixels
 from kexport.runtime.images import prompts as image_prompts
 from kexport.runtime.images.prefill import ImagePrefill
 from kexport.runtime.preprocessor import Preprocessor
-from kexport.runtime.prompts import Prompt, check_capacity, read_prompt, read_stop_ids, strip_prompt
+from kexport.runtime.prompt_forms import FORMS
+from kexport.runtime.prompts import Prompt, read_stop_ids, strip_prompt
 from kexport.runtime.samplers import Sampler
 from kexport.runtime.scoring import ScoreGradients, read_rows, score, score_gradients
 from kexport.runtime.streaming import text_stream
@@ -56,6 +56,7 @@ class LanguageModel:
         self.engine = engine
         self.manifest = manifest
         self.tokenizer = tokenizer
+        self._form = FORMS[manifest.generation.prompt]
         self._preprocessor = None if tokenizer is None else _preprocessor_of(tokenizer, manifest)
         self.sampler: Sampler = samplers.get(manifest.generation.sampler)
         self._warned = allow_unverified
@@ -115,9 +116,10 @@ class LanguageModel:
 
         With a tokenizer: a text gives a text, a list of texts a list; for a seq2seq model these are the encoder's, or a dict with
         `encoder_text` and `decoder_text`; for a model that takes images a dict with `prompts` and `images`, each an array, a file's path or a
-        Pillow image, in KerasHub's forms. `max_length` counts prompt and new tokens together (None or 0: the original's default).
-        Without a tokenizer: a dict of `token_ids` and `padding_mask` [batch, length] (seq2seq: `encoder_` and `decoder_` before both)
-        gives a dict of numpy arrays of that shape, and `max_length` is ignored: the buffer's length counts.
+        Pillow image, in KerasHub's forms. `max_length` counts prompt and new tokens together (None or 0: the original's default); where the
+        manifest says that prompts are split it counts new tokens, and must be given.
+        Without a tokenizer: a dict of `token_ids` and `padding_mask` [batch, length] (seq2seq: `encoder_` and `decoder_` before both; split
+        prompts: KerasHub's four, see prompt_forms.py) gives a dict of numpy arrays, and `max_length` is ignored: the buffer's length counts.
         A `tf.data.Dataset`, a generator, or any other iterable of such batches is run batch by batch and gives one list, or one dict.
 
         Raises InvalidInputError (KX52x; also a ValueError) for prompts that do not fit, UnsupportedError (KX525) for `strip_prompt` of a
@@ -205,7 +207,7 @@ class LanguageModel:
         if self.tokenizer is None:
             return
         packer = self.tokenizer.record.packers["encoder" if self._is_seq2seq else "prompt"]
-        room = packer.sequence_length if self._is_seq2seq else self._read_max_length(max_length) - 1
+        room = packer.sequence_length if self._is_seq2seq else self._form.room(self.tokenizer, self._read_max_length(max_length))
         for ids in self.tokenizer.encode(self.with_replacements(texts)):
             length = len(packer.start) + len(ids) + len(packer.end)
             if length > room:
@@ -280,18 +282,19 @@ class LanguageModel:
         """Feed ids to the text stream as soon as they are final; what remains at the end comes from the result itself."""
         text = text_stream(tokenizer)
         fed = job.prompt.start if without_prompt else 0
-        if self.sampler.steps_together(len(job.prompt.ids)):
-            generated = run_lock_step(self.engine, self.sampler, job)
-        else:
-            loop = IndependentRows(self.engine, self.sampler, job)
-            for _ in loop.steps():
-                known = int(loop.columns[0])
-                if piece := text.feed(loop.ids[0, fed:known].tolist()):
-                    yield piece
-                fed = known
-            generated = loop.result()
-        visible = generated.ids[0][generated.mask[0]].tolist()  # a text prompt has no holes: this is the row up to its stop
-        if piece := text.feed(visible[fed:]) + text.end():
+        opening = [] if without_prompt else self._form.opening(job.prompt, job.stop_ids)
+        if piece := text.feed(opening):
+            yield piece
+        loop = loop_of(self.engine, self.sampler, job)
+        for _ in loop.steps():
+            known = int(loop.columns[0])
+            if piece := text.feed(loop.ids[0, fed:known].tolist()):
+                yield piece
+            fed = known
+        generated = loop.result()
+        whole = generated if without_prompt else self._form.joined(generated, job.prompt, job.stop_ids)
+        visible = whole.ids[0][whole.mask[0]].tolist()  # a text prompt has no holes: this is the row up to its stop
+        if piece := text.feed(visible[len(opening) + fed :]) + text.end():
             yield piece
 
     def _generate_texts(
@@ -299,6 +302,7 @@ class LanguageModel:
     ) -> str | list[str]:
         batch = self._read_texts(tokenizer, inputs, max_length)
         generated = generate(self.engine, self.sampler, self._job(batch, stop_ids, visible_only=True))
+        generated = self._form.joined(generated, batch.prompt, stop_ids)
         if without_prompt:
             generated = Generated(*_strip(generated, batch.prompt))
         texts = tokenizer.texts(generated.ids, generated.mask)
@@ -312,7 +316,8 @@ class LanguageModel:
             raise InvalidInputError("KX520", f"{len(encoder.ids)} encoder prompts do not fit {len(prompt.ids)} decoder prompts")
         images = self._read_placed_images(inputs, prompt)
         generated = generate(self.engine, self.sampler, self._job(_Batch(prompt, encoder, images), stop_ids))
-        ids, mask = _strip(generated, prompt) if without_prompt else (generated.ids, generated.mask)
+        generated = self._form.joined(generated, prompt, stop_ids)
+        ids, mask = _strip(generated, prompt) if without_prompt else (generated.ids, self._form.as_given(generated.mask))
         given = {forms.IMAGES: inputs[forms.IMAGES]} if images is not None else {}
         return {f"{decoder}token_ids": ids, f"{decoder}padding_mask": mask, **given}
 
@@ -321,11 +326,7 @@ class LanguageModel:
         if not isinstance(inputs, Mapping):
             hint = 'for example {"token_ids": [[1, 2, 0]], "padding_mask": [[1, 1, 0]]}; texts need the tokenizer'
             raise InvalidInputError("KX520", f"without a tokenizer the prompt is a dict of arrays, not {type(inputs).__name__}", hint=hint)
-        missing = [key for key in (f"{name}token_ids", f"{name}padding_mask") if key not in inputs]
-        if missing:
-            raise InvalidInputError("KX520", f"the prompt has no `{missing[0]}`", hint=f"it has: {', '.join(map(str, inputs))}")
-        ids, mask = forms.unwrapped(inputs[f"{name}token_ids"]), forms.unwrapped(inputs[f"{name}padding_mask"])
-        return read_prompt(ids, mask, vocabulary_size=self.engine.vocabulary_size, capacity=capacity, name=name)
+        return self._form.read(inputs, vocabulary_size=self.engine.vocabulary_size, capacity=capacity, name=name)
 
     def _read_texts(self, tokenizer: Tokenizer, inputs: Any, max_length: int | None) -> _Batch:
         """The packed prompts, the encoder's, and the images among them."""
@@ -334,7 +335,7 @@ class LanguageModel:
         if not self._is_seq2seq:
             given, images = forms.split_images(inputs)
             texts, is_single = forms.read_texts(given)
-            prompt = self._checked(tokenizer.pack("prompt", self.with_replacements(texts), length, capacity=capacity), "")
+            prompt = self._checked(self._form.pack(tokenizer, self.with_replacements(texts), length, capacity), "")
             return _Batch(prompt, None, self._read_images(images, prompt, is_single=is_single), is_single=is_single)
         encoder_texts, decoder_texts, is_single = forms.read_text_pair(inputs)
         encoder = self._checked(tokenizer.pack("encoder", encoder_texts), "encoder_")
@@ -369,18 +370,10 @@ class LanguageModel:
 
     def _checked(self, prompt: Prompt, name: str) -> Prompt:
         """What a tokenizer gave is checked as what a caller gives."""
-        return read_prompt(prompt.ids, prompt.mask, vocabulary_size=self.engine.vocabulary_size, capacity=0, name=name)
+        return self._form.checked(prompt, self.engine.vocabulary_size, name)
 
     def _read_max_length(self, max_length: int | None) -> int:
-        """The buffer's length. KerasHub's default, but never more than the artifact serves."""
-        capacity = self.manifest.cache.capacity
-        if max_length is None or max_length == 0:
-            default = self.manifest.generation.max_length
-            return min(default, capacity) if capacity else default
-        if isinstance(max_length, bool) or not isinstance(max_length, (int, np.integer)) or max_length < 1:
-            raise InvalidInputError("KX527", f"`max_length` is a whole number of tokens, not {max_length!r}")
-        check_capacity(int(max_length), capacity, "`max_length` asks for")
-        return int(max_length)
+        return self._form.max_length(max_length, self.manifest.generation.max_length, self.manifest.cache.capacity)
 
     def _read_stop_ids(self, stop_token_ids: Any) -> tuple[int, ...] | None:
         if self.tokenizer is None:
@@ -392,7 +385,8 @@ class LanguageModel:
         if images is not None and self.sampler.steps_together(len(batch.prompt.ids)):
             message = f"{type(self.sampler).__name__} looks at all rows of a step together, which KerasHub's own prompts with images do not allow"
             raise UnsupportedError("KX585", message, hint="choose greedy, top_k, top_p or random")
-        return Job(batch.prompt, batch.encoder, stop_ids, visible_only, self.manifest.generation.rng, images)
+        original = self.manifest.generation
+        return Job(batch.prompt, batch.encoder, stop_ids, visible_only, original.rng, original.schedule, original.prefill, images)
 
     def _warn_if_not_verified(self) -> None:
         if self.manifest.parity.verdict == _NOT_VERIFIED and not self._warned:
@@ -402,7 +396,8 @@ class LanguageModel:
 
 
 def _preprocessor_of(tokenizer: Tokenizer, manifest: Manifest) -> Preprocessor:
-    return Preprocessor(tokenizer, sequence_length=manifest.generation.max_length, is_seq2seq=manifest.task == "seq2seq-lm")
+    form = FORMS[manifest.generation.prompt]
+    return Preprocessor(tokenizer, sequence_length=manifest.generation.max_length, is_seq2seq=manifest.task == "seq2seq-lm", form=form)
 
 
 def _strip(generated: Generated, prompt: Prompt) -> tuple[Any, Any]:

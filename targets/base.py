@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Weight, WeightSource
-from kexport.runtime.contract.manifest import Cache, File, Fusion, Signature, VendorRuntime
+from kexport.runtime.contract.manifest import Cache, Experts, File, Fusion, Signature, VendorRuntime
 from numpy.typing import NDArray
 
 TensorHook = Callable[[str, NDArray[Any]], None]
@@ -77,6 +77,7 @@ class Emitted:
     files: tuple[File, ...]
     geometry: Geometry
     replaceable: tuple[StoredTensor, ...] = ()
+    experts: tuple[Experts, ...] = ()
 
 
 class Target(Protocol):

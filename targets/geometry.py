@@ -1,17 +1,25 @@
-"""What the manifest says of a graph whatever the target: its cache slots, which layer reads which, and its sizes."""
+"""What the manifest says of a graph whatever the target: its cache slots and states, which layer reads which, recurrent layers, and its sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 
 from kexport.graphs.dims import Dim
-from kexport.graphs.ir import Graph, Slot
+from kexport.graphs.ir import Graph, Node, Slot
 from kexport.graphs.ops import attribute
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import item_size
-from kexport.runtime.contract.manifest import Cache, CacheSlot
+from kexport.runtime.contract.manifest import Cache, CacheSlot, Fusion
 from kexport.targets.base import Geometry
 from kexport.targets.slot_names import SlotNames
+
+STATE_LAYOUTS = {"convolution": ("batch", "tokens", "channels"), "recurrent": ("batch", "heads", "key_dim", "value_dim")}
+PARALLEL_FORM = "delta rule, parallel over a chunk"
+PLAIN_FORM = "plain operators"
+VIEWS = {"reshape", "transpose", "cast"}  # what may stand between a state and the node that carries it on
+UNKNOWN_TO_VENDORS = "it has recurrent layers, whose states this runtime does not carry"
+ATTENTION = ("attention", "joint_attention")
 
 
 def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity: int, layout: tuple[str, ...]) -> Cache:
@@ -37,32 +45,84 @@ def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity
         for slot in stored.values()
         if slot.kind == "self"
     )
-    return Cache(slots=slots, layers=layers, capacity=capacity, bytes_per_token=per_token)
+    slots += tuple(
+        CacheSlot(
+            name=name,
+            kind=state.kind,
+            num_key_value_heads=0,
+            head_dim=0,
+            value_head_dim=0,
+            dtype=state.dtype,
+            layout=STATE_LAYOUTS[state.kind],
+            inputs=(slot_names.past_state(name),),
+            outputs=(slot_names.present_state(name),),
+            shape=state.shape,
+        )
+        for name, state in graph.states.items()
+    )
+    states = sum(math.prod(state.shape) * item_size(state.dtype) for state in graph.states.values())
+    return Cache(slots=slots, layers=layers, capacity=capacity, bytes_per_token=per_token, state_bytes=states)
 
 
-def _slot_uses(graph: Graph) -> Iterable[tuple[str, bool]]:
-    """(slot, written) of every node that uses one, in order; keys and values of one attention count once."""
-    for node in graph.of_op("attention", "cache_write", "cache_read"):
-        slot = attribute(node, "slot")
-        if slot and not (node.op != "attention" and attribute(node, "part")):
-            yield str(slot), node.op == "cache_write" or bool(node.op == "attention" and attribute(node, "write"))
+def _uses(graph: Graph) -> Iterable[str]:
+    """The slot or state of every node that uses one, in order; keys and values of one attention count once, a state at its first reader, an
+    encoder's slot behind the node's own."""
+    unread = set(graph.states)
+    for node in graph.nodes:
+        for name in (name for name in node.inputs if name in unread):
+            unread.discard(name)
+            yield name
+        if node.op in ATTENTION or (node.op in ("cache_write", "cache_read") and not attribute(node, "part")):
+            yield from filter(None, (str(node.attrs.get(name) or "") for name in ("slot", "cross_slot")))
 
 
 def _layers(graph: Graph) -> list[list[str]]:
-    """The slots each decoder layer reads: a use of a self slot opens a layer, a cross slot joins the open one."""
+    """The slots and states each decoder layer reads: a use of a self slot opens a layer, a cross slot joins the open one; states of one number
+    (`convolution.3`, `recurrent.3`) are one layer's."""
     layers: list[list[str]] = []
-    for slot, _ in _slot_uses(graph):
-        if graph.slots[slot].kind == "self" or not layers:
-            layers.append([slot])
+    number = ""  # of the open layer's states
+    for name in _uses(graph):
+        own = name.rpartition(".")[2] if name in graph.states else ""
+        joins = own == number if own else graph.slots[name].kind == "cross"
+        if layers and joins:
+            layers[-1].append(name)
         else:
-            layers[-1].append(slot)
+            layers.append([name])
+        number = own
     return layers
+
+
+def longest_call(graph: Graph) -> int | None:
+    """How many tokens a row one call of `graph` takes at most; None: any number."""
+    return min((int(attribute(node, "chunk")) for node in graph.of_op("delta_rule")), default=None)
+
+
+def recurrences(graph: Graph) -> Iterator[Fusion]:
+    """The record of every recurrent layer. A recurrence that was not recognised is what its original wrote."""
+    readers = graph.readers()
+    for name, state in graph.states.items():
+        if state.kind == "recurrent":
+            node = _carrier(name, readers)
+            if node is not None and node.op == "delta_rule":
+                reason = f"up to {attribute(node, 'chunk')} tokens a call"
+                yield Fusion(layer=node.layer or name, form=PARALLEL_FORM, fused=True, reason=reason)
+            else:
+                layer = name if node is None else node.layer or name
+                yield Fusion(layer=layer, form=PLAIN_FORM, fused=False, reason="the recurrence was not recognised")
+
+
+def _carrier(state: str, readers: dict[str, list[Node]]) -> Node | None:
+    """The first node that does more with a state than look at it in another form."""
+    found = readers.get(state, [])
+    if len(found) == 1 and found[0].op in VIEWS:
+        return _carrier(found[0].output, readers)
+    return found[0] if found else None
 
 
 def _windows(graph: Graph) -> dict[str, int | None]:
     """Slot -> window where every attention over the slot has one; the widest."""
     seen: dict[str, list[int | None]] = {}
-    for node in graph.of_op("attention"):
+    for node in graph.of_op(*ATTENTION):
         if attribute(node, "slot"):
             seen.setdefault(str(attribute(node, "slot")), []).append(attribute(node, "window"))
     return {slot: max((w for w in windows if w), default=None) if all(windows) else None for slot, windows in seen.items()}
@@ -72,7 +132,7 @@ def geometry(graph: Graph, stored: dict[str, Slot]) -> Geometry:
     """The sizes of `graph` that vendors' runtimes ask for."""
     own = [(name, slot) for name, slot in stored.items() if slot.kind == "self"]
     shapes = {(slot.num_key_value_heads, slot.head_dim) for _, slot in own}
-    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op("attention") if attribute(node, "write")]
+    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op(*ATTENTION) if attribute(node, "write")]
     tables = [graph.type_of(node.input(0)).shape for node in graph.of_op("embedding")]
     logits = graph.type_of(graph.outputs[names.LOGITS]).shape if names.LOGITS in graph.outputs else (0,)
     first = own[0][1] if own else None
@@ -82,7 +142,7 @@ def geometry(graph: Graph, stored: dict[str, Slot]) -> Geometry:
         attention_heads=_number(heads[0]) if heads else 0,
         key_value_heads=first.num_key_value_heads if first else 0,
         stored_head_dim=first.head_dim if first else 0,
-        layers=len(own),
+        layers=len(_layers(graph)) if graph.states else len(own),
         uniform=len(shapes) <= 1,
     )
 

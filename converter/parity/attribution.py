@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from kexport.converter.parity.cases import Case, padded
 from kexport.converter.parity.tolerances import AS_CLOSE_AS, LOGIT_BOUND
-from kexport.graphs.interpreter import new_caches, run
+from kexport.graphs.interpreter import Caches, new_caches, run
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import WeightSource
+from kexport.runtime.contract import names
 from numpy.typing import NDArray
 
 LARGEST_MODEL = 500_000_000  # parameters; the reference is slow
@@ -28,6 +29,7 @@ def widened(graph: Graph) -> Graph:
     wide.weights = {name: weight.cast("float64") for name, weight in graph.weights.items()}
     wide.constants = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in graph.constants.items()}
     wide.slots = {name: dataclasses.replace(slot, dtype="float64") for name, slot in graph.slots.items()}
+    wide.states = {name: dataclasses.replace(state, dtype="float64") for name, state in graph.states.items()}
     for node in wide.nodes:
         if node.attrs.get("dtype") == "float32":
             node.attrs["dtype"] = "float64"
@@ -48,13 +50,25 @@ def reference_logits(
         feeds["encoder_padding_mask"] = mask
         for slot in (name for name, value in graph.slots.items() if value.kind == "cross"):
             caches[slot] = [encoded[f"{slot}.{part}"] for part in SHOWN_PARTS]
-    start, logits = 0, []
-    for stop in range(len(case.prompts[row_index]), len(row)):
-        tokens = row[None, start:stop]
-        feeds |= {"token_ids": tokens, "positions": np.arange(start, stop, dtype=np.int32)[None], "lengths": np.array([stop - start])}
-        logits.append(run(graph, {name: feeds[name] for name in graph.inputs}, weights, caches)["logits"][0, -1])
+    prompt_length, start, logits = len(case.prompts[row_index]), 0, []
+    if case.is_literal:
+        buffer, _ = padded((case.prompts[row_index],), len(row), pad)
+        _feed(graph, weights, caches, feeds, buffer, 0, valid=prompt_length)
+        start = case.start - 1
+    for stop in range(start + 1 if case.is_literal else prompt_length, len(row)):
+        step = _feed(graph, weights, caches, feeds, row[None, start:stop], start, valid=len(row))
+        logits += [step] if stop >= prompt_length else []
         start = stop
     return np.stack(logits)
+
+
+def _feed(graph: Graph, weights: WeightSource, caches: Caches, others: dict[str, Any], tokens: NDArray[Any], start: int, *, valid: int) -> NDArray[Any]:
+    """One call with `tokens` [1, length] at `start`, of which those from `valid` on are padding; the last one's logits."""
+    length = tokens.shape[1]
+    positions = np.arange(start, start + length, dtype=np.int32)[None]
+    feeds = {**others, "token_ids": tokens, "positions": positions, "lengths": np.array([length]), names.VALID_LENGTHS: np.array([valid], np.int32)}
+    logits: NDArray[Any] = run(graph, {name: feeds[name] for name in graph.inputs if name in feeds}, weights, caches)["logits"][0, -1]
+    return logits
 
 
 def rounding_explains(

@@ -81,8 +81,10 @@ def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Exp
     """
     import tensorflow as tf
 
-    cases = [Case("text", (), min(sizes.capacity, _text_length(oracle)), texts=FIXED_TEXTS)]
-    with_images = image_text_case(oracle.images, _text_length(oracle)) if oracle.images is not None else None
+    longest = _text_length(oracle)
+    length = min(TEXT_NEW_TOKENS, max(0, sizes.capacity - longest)) if sizes.split else min(sizes.capacity, longest + TEXT_NEW_TOKENS)
+    cases = [Case("text", (), length, texts=FIXED_TEXTS)]
+    with_images = image_text_case(oracle.images, longest + TEXT_NEW_TOKENS) if oracle.images is not None else None
     if with_images is not None and with_images.max_length <= sizes.capacity:
         cases.append(with_images)
     try:
@@ -94,15 +96,15 @@ def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Exp
 
 
 def _text_length(oracle: Oracle) -> int:
-    """Room for the longest fixed text and some new tokens."""
+    """The tokens of the longest fixed text."""
     tokenizer = oracle.task.preprocessor.tokenizer
-    return max(len(tokenizer(text)) for text in FIXED_TEXTS) + TEXT_NEW_TOKENS
+    return max(len(tokenizer(text)) for text in FIXED_TEXTS)
 
 
 def _streamed_case(steps: int, sizes: Sizes) -> Case:
     case = build_cases(sizes)[0]
     prompt = case.prompts[0][:STREAMED_PROMPT]
-    return Case(f"one row, {steps} steps", (prompt,), len(prompt) + steps, case.encoder[:1])
+    return dataclasses.replace(case, name=f"one row, {steps} steps", prompts=(prompt,), max_length=len(prompt) + steps, encoder=case.encoder[:1])
 
 
 def run_artifact(

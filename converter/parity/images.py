@@ -5,7 +5,6 @@ The images follow from the case alone, so that the original's process and the ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,8 +99,3 @@ def with_first_as_file(images: list[list[Array]], directory: Path) -> list[list[
     path = directory / "image.png"
     Image.fromarray(images[0][0].astype(np.uint8)).save(path)
     return [[path, *images[0][1:]], *images[1:]]
-
-
-def id_inputs(case: Case, record: Images, ids: Array, mask: Array) -> Mapping[str, Array]:
-    """All that `generate()` takes for a case in id mode."""
-    return {"token_ids": ids, "padding_mask": mask, **placed_images(case, record, ids.shape[1])}

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kexport.converter.parity.cases import Case
-from kexport.converter.parity.images import id_inputs, raw_images, with_first_as_file
+from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
+from kexport.converter.parity.images import placed_images, raw_images, with_first_as_file
 from kexport.converter.parity.resident import bounded_mappings
 from kexport.runtime.contract.errors import KexportError
+from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.engines.base import CacheState, Engine
+from kexport.runtime.generation import EngineDecoder
 from kexport.runtime.images.prefill import ImagePrefill
 from kexport.runtime.images.prompts import read_placed_images
 from kexport.runtime.prompts import Prompt
@@ -33,6 +35,8 @@ MAPPED_AT_MOST = 1_000_000_000  # bytes of weight pages kept resident in a low-m
 
 def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int, images: ImagePrefill | None = None) -> NDArray[np.float32]:
     """The artifact's logits along the original's rows: [rows, length, vocabulary], NaN in front of each prompt's last token."""
+    if case.is_literal:
+        return _stepped_logits(engine, case, rows, pad)
     count, length = rows.shape
     logits = np.full((count, length, engine.vocabulary_size), np.nan, np.float32)
     cache = engine.new_cache(count, length)
@@ -46,6 +50,16 @@ def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int, imag
         step = engine.extend(cache, tokens, running.astype(np.int64))
         logits[running, lengths[running]] = step[running]
         lengths = lengths + running
+    return logits
+
+
+def _stepped_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> NDArray[np.float32]:
+    """The same for a model whose logits depend on how tokens are fed: by the runtime's own prefill and steps, all rows together."""
+    logits = np.full((*rows.shape, engine.vocabulary_size), np.nan, np.float32)
+    decoder = EngineDecoder(engine, engine.new_cache(*rows.shape), Rng())
+    decoder.take_prompt(Prompt(*case.decoder_rows(pad)), case.prefill, pieces=case.chunks)
+    for column in range(case.start - 1, rows.shape[1]):
+        logits[:, column] = decoder.step(rows[:, column])
     return logits
 
 
@@ -70,19 +84,15 @@ def run_case(model: Any, text_model: Any, case: Case, expected: NDArray[Any] | N
     """`tokens` or `texts` of one case, and `logits` where the original's tokens are given."""
     if case.texts:
         return {"texts": _generate_texts(text_model, case)}
-    ids, mask = case.decoder_rows(pad)
-    inputs: dict[str, Any] = {"token_ids": ids, "padding_mask": mask}
-    key = "token_ids"
-    if case.encoder:
-        encoder_ids, encoder_mask = case.encoder_rows(pad)
-        inputs = {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
-        key = "decoder_token_ids"
+    form = model.manifest.generation.prompt
+    inputs: dict[str, Any] = generate_inputs(case, pad, form)
     images = None
     if case.images:
-        inputs = dict(id_inputs(case, model.manifest.images, ids, mask))
-        placed = read_placed_images(inputs, Prompt(ids, mask), model.manifest.images)
+        inputs |= placed_images(case, model.manifest.images, case.max_length)
+        placed = read_placed_images(inputs, Prompt(*case.decoder_rows(pad)), model.manifest.images)
         images = ImagePrefill(placed, lambda: model.forward) if placed is not None else None
-    result = {"tokens": model.generate(inputs, stop_token_ids=case.stop_token_ids)[key]}
+    generated = model.generate(inputs, stop_token_ids=case.stop_token_ids)
+    result: dict[str, Any] = {"tokens": generated_rows(case, generated, form)}
     if expected is not None:
         result["logits"] = forced_logits(model.engine, case, expected, pad, images)
     return result
@@ -138,6 +148,8 @@ def case_from_json(entry: dict[str, Any]) -> Case:
         stop_token_ids=None if stop is None else tuple(stop),
         chunks=tuple(entry["chunks"]),
         texts=tuple(entry["texts"]),
+        schedule=entry["schedule"],
+        prefill=entry["prefill"],
         **rows,
     )
 

@@ -1,7 +1,8 @@
 """Capture a decoder-only model: `call_with_cache` of stock KerasHub, traced once with dynamic batch and length.
 
 The graph `extend` takes token_ids and positions [batch, sequence] int32 and gives logits [batch, sequence, vocabulary]; caches are
-its slots `self.<layer>`. Prefill and decode are the same graph at different lengths.
+its slots `self.<layer>`, and what it keeps beside them its states. Prefill and decode are the same graph at different lengths. Where padding
+leaves traces in the states it takes valid_lengths [batch] int32, too: a row's tokens from that position on are padding.
 """
 
 from __future__ import annotations
@@ -36,15 +37,16 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     form = cache_form(task)
     trace = Trace()
 
-    def stock(token_ids: tf.Tensor, positions: tf.Tensor, start_index: tf.Tensor, *caches: tf.Tensor) -> Any:
-        trace.start_index, trace.positions = start_index, positions
+    def stock(token_ids: tf.Tensor, positions: tf.Tensor, valid_lengths: tf.Tensor, start_index: tf.Tensor, *caches: tf.Tensor) -> Any:
+        trace.start_index, trace.positions, trace.valid_lengths = start_index, positions, valid_lengths
         form.register(trace, caches)
-        logits, hidden, new_cache = task.call_with_cache(token_ids, form.nested(caches), start_index)
+        logits, hidden, new_cache = form.call(task, token_ids, form.nested(caches), start_index, positions)
         return {"logits": logits, names.HIDDEN_STATES: hidden, "cache": new_cache}
 
     specs = [
         tf.TensorSpec([None, None], tf.int32, name="token_ids"),
         tf.TensorSpec([None, None], tf.int32, name="positions"),
+        tf.TensorSpec([None], tf.int32, name=names.VALID_LENGTHS),
         tf.TensorSpec([], tf.int32, name=START_INDEX),
         *form.specs,
     ]
@@ -53,9 +55,11 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     graph = Graph("extend")
     graph.add_input("token_ids", "int32", (BATCH, SEQUENCE))
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
+    graph.add_input(names.VALID_LENGTHS, "int32", (BATCH,))
     graph.add_input(START_INDEX, "int32", ())
-    form.declare(graph)
-    import_function(graph, trace, function, wanted(function.structured_outputs, hidden_states=hidden_states), task.variables)
+    form.declare(graph, trace)
+    outputs = wanted(function.structured_outputs, hidden_states=hidden_states)
+    import_function(graph, trace, function, {**outputs, **trace.next_states}, task.variables)
     finish(graph, trace)
     return graph, trace.notes
 

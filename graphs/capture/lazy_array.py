@@ -1,7 +1,9 @@
 """An array whose bytes are read when asked for: what a recorded loader handles in place of the checkpoint's arrays.
 
 It knows shape and dtype, and answers the numpy functions that loaders and converters use on weights (transpose, reshape, stack,
-concatenate, slicing, arithmetic) with another lazy array. A loader that insists on real numbers (`np.asarray`) gets them.
+concatenate, slicing, arithmetic, bits, masks) with another lazy array. A loader that insists on real numbers (`np.asarray`) gets them.
+
+How many numbers a mask selects is known only once it is read: such a lazy array is `open`, its shape is not to be relied on.
 """
 
 from __future__ import annotations
@@ -12,20 +14,20 @@ from typing import Any
 
 import numpy as np
 from kexport.runtime.contract.errors import InternalError, InvalidInputError
+from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
 
-class LazyArray:
+class LazyArray(NDArrayOperatorsMixin):
     """`read()` gives the array; it may be a view of a mapped file. `origin` names the file and tensor, for messages."""
 
-    __array_priority__ = 1000  # numpy hands operations between arrays and lazy arrays to us
-
-    def __init__(self, shape: Sequence[int], dtype: Any, read: Callable[[], Array], origin: str) -> None:
+    def __init__(self, shape: Sequence[int], dtype: Any, read: Callable[[], Array], origin: str, *, is_open: bool = False) -> None:
         self.shape = tuple(int(size) for size in shape)
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         self.origin = origin
+        self.is_open = is_open
         self._read = read
 
     @property
@@ -55,7 +57,7 @@ class LazyArray:
             InternalError: what was read is not what was promised.
         """
         array = self._read()
-        if tuple(array.shape) != self.shape or array.dtype != self.dtype:
+        if (tuple(array.shape) != self.shape and not self.is_open) or array.dtype != self.dtype:
             raise InternalError("KX902", f"{self.origin}: promised {self.shape} {self.dtype}, got {array.shape} {array.dtype}")
         return array
 
@@ -74,8 +76,12 @@ class LazyArray:
     def deferred(self, function: Callable[..., Any], *others: LazyArray) -> LazyArray:
         """`function(self, *others)` later; the result's shape is found now, on arrays that occupy no memory."""
         operands = (self, *others)
-        result = function(*[np.broadcast_to(np.zeros((), operand.dtype), operand.shape) for operand in operands])
-        return LazyArray(result.shape, result.dtype, lambda: function(*[operand.materialize() for operand in operands]), self.origin)
+        result = function(*[operand._placeholder() for operand in operands])
+        is_open = any(operand.is_open for operand in operands)
+        return LazyArray(result.shape, result.dtype, lambda: function(*[operand.materialize() for operand in operands]), self.origin, is_open=is_open)
+
+    def _placeholder(self) -> Array:
+        return np.broadcast_to(np.zeros((), self.dtype), self.shape)
 
     def transpose(self, *axes: Any) -> LazyArray:
         """As numpy's."""
@@ -96,10 +102,25 @@ class LazyArray:
     def astype(self, dtype: Any, **_: Any) -> LazyArray:
         """As numpy's."""
         wanted = np.dtype(dtype)
-        return self if wanted == self.dtype else LazyArray(self.shape, wanted, lambda: self.materialize().astype(wanted), self.origin)
+        return self if wanted == self.dtype else self.deferred(lambda array: array.astype(wanted))
 
     def __getitem__(self, index: Any) -> LazyArray:
+        if isinstance(index, LazyArray):  # a mask, or numbers of places
+            selected = self.deferred(lambda array, chosen: array[chosen], index)
+            selected.is_open |= index.dtype == np.bool_
+            return selected
         return self.deferred(lambda array: array[index])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Later readers of this array see the assignment; the checkpoint's own bytes stay as they are."""
+        before = self._read
+
+        def read() -> Array:
+            array = np.array(before())
+            array[_real(index)] = _real(value)
+            return array
+
+        self._read = read
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function in (np.stack, np.concatenate):
@@ -114,20 +135,9 @@ class LazyArray:
     def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         return NotImplemented if method != "__call__" or kwargs.get("out") else _applied(function, args, kwargs)
 
-    def __add__(self, other: Any) -> Any:
-        return np.add(self, other)
 
-    def __sub__(self, other: Any) -> Any:
-        return np.subtract(self, other)
-
-    def __mul__(self, other: Any) -> Any:
-        return np.multiply(self, other)
-
-    def __truediv__(self, other: Any) -> Any:
-        return np.divide(self, other)
-
-    __radd__ = __add__
-    __rmul__ = __mul__
+def _real(value: Any) -> Any:
+    return value.materialize() if isinstance(value, LazyArray) else value
 
 
 def _applied(function: Any, args: Any, kwargs: Any) -> LazyArray:
@@ -158,7 +168,7 @@ def _joined(function: Any, parts: list[Any], axis: int) -> LazyArray:
         for part in parts:
             stop = start + (1 if stacking else part.shape[axis])
             index: Any = start if stacking else slice(start, stop)
-            result[(slice(None),) * axis + (index,)] = part.materialize() if isinstance(part, LazyArray) else part
+            result[(slice(None),) * axis + (index,)] = _real(part)
             start = stop
         return result
 

@@ -47,6 +47,8 @@ class Trace:
     `cache_parts`: the same of placeholders that are one part of one slot each.
     `causal_rows`: an uncached forward in which no token sees a later one, so that a window needs telling on the earlier side only.
     `start_index`, `positions`: the placeholders that stand for where the call starts, per call and per token.
+    `valid_lengths`: the placeholder that says for each row from which position on its tokens are padding; None where that is not known.
+    `states`: name of a state's placeholder -> the state's name; `next_states`: the state's name -> what it is after the call.
     """
 
     caches: dict[str, str] = field(default_factory=dict)
@@ -54,6 +56,9 @@ class Trace:
     markers: dict[str, Marker] = field(default_factory=dict)
     start_index: tf.Tensor | None = None
     positions: tf.Tensor | None = None
+    valid_lengths: tf.Tensor | None = None
+    states: dict[str, str] = field(default_factory=dict)
+    next_states: dict[str, tf.Tensor] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     causal_rows: bool = False
@@ -73,8 +78,9 @@ class Trace:
         inputs: list[MarkerInput] | None = None,
         layer: str = "",
         **attrs: Attribute,
-    ) -> tf.Tensor:
-        """Run `body(*tensors)` as one nested function that stands for `op`. `inputs` defaults to the tensors themselves."""
+    ) -> Any:
+        """Run `body(*tensors)` as one nested function that stands for `op`; it gives a tensor, or a tuple where the op has several outputs.
+        `inputs` defaults to the tensors themselves."""
         tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
 
         def traced(*arguments: tf.Tensor) -> Any:
@@ -96,6 +102,10 @@ class Trace:
         length = TOTAL if self.caches[placeholder.name] == "self" else ENCODER_SEQUENCE
         names = iter((BATCH, length))
         return tuple(next(names) if dim is None else int(dim) for dim in placeholder.shape)
+
+    def keep(self, before: tf.Tensor, after: tf.Tensor) -> None:
+        """The state whose placeholder is `before` is `after` once the call is over."""
+        self.next_states[self.states[before.name]] = after
 
     def marker_of(self, op: tf.Operation) -> Marker | None:
         """The marker a call op stands for, if it is one."""

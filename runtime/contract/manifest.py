@@ -14,6 +14,7 @@ FORMAT_VERSION = 1
 FILE_NAME = "kexport.json"
 
 Task = Literal["causal-lm", "seq2seq-lm", "backbone"]
+STATE_KINDS = ("convolution", "recurrent")  # kinds of cache slots that are states
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,7 +60,9 @@ class Signature(Record, frozen=True, kw_only=True):
     `sequence_lengths`: the fixed lengths (buckets) it takes; empty means any length.
     `returns_logits`: `last` = [batch, 1, vocabulary] of each row's last real token; `all` = every position; `none`.
     `max_batch_with_past`: how many rows may take several new tokens over a non-empty cache in one call; None = any number.
-    `weight_bytes`: bytes of weights that every call reads whole: all but the tables that only rows are taken from; 0 = unknown.
+    `weight_bytes`: bytes of weights that every call reads: all but the tables that only rows are taken from, and of experts that are read
+    only where a token takes them the share that one token takes; 0 = unknown.
+    `max_sequence`: how many tokens a row one call takes at most (a recurrent layer's parallel form has such a bound); None = any number.
     """
 
     name: str
@@ -69,14 +72,16 @@ class Signature(Record, frozen=True, kw_only=True):
     sequence_lengths: tuple[int, ...] = ()
     returns_logits: Literal["last", "all", "none"] = "none"
     max_batch_with_past: int | None = None
+    max_sequence: int | None = None
     padding_side: Literal["right", "left"] = "right"
     weight_bytes: int = 0
 
 
 class CacheSlot(Record, frozen=True, kw_only=True):
-    """One cache: a key and a value tensor (or a state tensor) of one or more layers.
+    """One cache: a key and a value tensor of one or more layers, or a state (kinds `convolution` and `recurrent`).
 
-    `inputs` and `outputs` are the tensor names, key first. `window`: keys that stay visible, the token itself included; None = all.
+    A state is one tensor of a fixed `shape` (without the batch axis), zeros before the first token. It takes every token of a call: no
+    padding may stand in one, and nothing of it can be taken back. `inputs` and `outputs` are the tensor names, key first. `window`: keys that stay visible, the token itself included; None = all.
     `layout` names the axes of the stored tensors. `head_dim` is the model's; the stored one may be padded (see the signature's shape).
     """
 
@@ -89,6 +94,7 @@ class CacheSlot(Record, frozen=True, kw_only=True):
     layout: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    shape: tuple[int, ...] = ()
     window: int | None = None
     shared_with: str | None = None
 
@@ -97,7 +103,8 @@ class Cache(Record, frozen=True, kw_only=True):
     """All slots, which slots each decoder layer reads, and how large they get.
 
     `capacity`: the longest sequence (prompt and new tokens together) this artifact serves;
-    `encoder_capacity`: the longest encoder prompt, 0 = no bound. `bytes_per_token`: over all self slots, one row.
+    `encoder_capacity`: the longest encoder prompt, 0 = no bound. `bytes_per_token`: over all self slots, one row. `state_bytes`: all
+    states of one row, whatever its length.
     """
 
     slots: tuple[CacheSlot, ...] = ()
@@ -105,10 +112,24 @@ class Cache(Record, frozen=True, kw_only=True):
     capacity: int = 0
     encoder_capacity: int = 0
     bytes_per_token: int = 0
+    state_bytes: int = 0
+
+    @property
+    def has_states(self) -> bool:
+        """Whether rows keep states beside keys and values, or instead of them."""
+        return any(slot.kind in STATE_KINDS for slot in self.slots)
+
+    @property
+    def bytes_at_capacity(self) -> int:
+        """All self caches and states of one row that is full."""
+        return self.bytes_per_token * self.capacity + self.state_bytes
 
 
 class Packer(Record, frozen=True, kw_only=True):
-    """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`."""
+    """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`.
+
+    Of split prompts (`Generation.prompt`) this is the row in front of the buffer, and prompts are cut on the left.
+    """
 
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
@@ -142,7 +163,8 @@ class Chat(Record, frozen=True, kw_only=True):
 class Tokenizer(Record, frozen=True, kw_only=True):
     """The tokenizer file and the policy around it.
 
-    `kind`: `tokenizers` (Hugging Face tokenizer.json) or `sentencepiece`. `stripped_ids`: dropped before decoding to text, as KerasHub does.
+    `kind`: `tokenizers` (Hugging Face tokenizer.json), `sentencepiece`, or `longest_match` (a vocabulary of byte strings, RWKV's).
+    `stripped_ids`: dropped before decoding to text, as KerasHub does.
     `packers`: `prompt` for causal models; `encoder` and `decoder` for seq2seq.
     `fixture`: file with (text, ids) pairs made by the original tokenizer; `proven_strings`: how many strings were compared at conversion.
     `piece_decoder`: set where ids become text by SentencePiece's rules: in place of a tokenizer.json's own decoder, or, beside a model file,
@@ -150,7 +172,7 @@ class Tokenizer(Record, frozen=True, kw_only=True):
     `chat`: None for a model without a chat template.
     """
 
-    kind: Literal["tokenizers", "sentencepiece"]
+    kind: Literal["tokenizers", "sentencepiece", "longest_match"]
     file: str
     vocabulary_size: int
     packers: dict[str, Packer]
@@ -205,7 +227,8 @@ class Generation(Record, frozen=True, kw_only=True):
     """Defaults of the original's `generate()`: its sampler (class name and config), length, and resolved `auto` stop ids (None: no tokenizer).
 
     `schedule`: `rows` where rows may run at their own pace, `lock_step` where the model sees KerasHub's literal schedule (recurrent states).
-    `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer.
+    `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer. `prompt`: `whole`, or
+    `split` where all but the prompt's last token are an input of their own and lengths count new tokens (runtime/prompt_forms.py).
     """
 
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
@@ -215,10 +238,11 @@ class Generation(Record, frozen=True, kw_only=True):
     rng: Rng = Rng()
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
+    prompt: Literal["whole", "split"] = "whole"
 
 
 class Memory(Record, frozen=True, kw_only=True):
-    """Bytes: the weights, all caches of one row at capacity, and the peak to expect when serving one row."""
+    """Bytes: the weights, all caches and states of one row at capacity, and the peak to expect when serving one row."""
 
     weights: int = 0
     cache_per_token: int = 0
@@ -273,11 +297,25 @@ class VendorRuntime(Record, frozen=True, kw_only=True):
 
 
 class Fusion(Record, frozen=True, kw_only=True):
-    """How one attention layer was rendered: the target's form, fused or not, and why."""
+    """How one attention or recurrent layer was rendered: the target's form, fused or not, and why."""
 
     layer: str
     form: str
     fused: bool
+    reason: str = ""
+
+
+class Experts(Record, frozen=True, kw_only=True):
+    """How one mixture of experts was rendered: the target's form, and why not a better one.
+
+    `count` experts, of which each token takes `taken`. `sparse`: a decode step reads the weights of the experts that are taken, no others.
+    """
+
+    layer: str
+    form: str
+    count: int
+    taken: int
+    sparse: bool
     reason: str = ""
 
 
@@ -362,6 +400,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     parity: Certificate = Certificate()
     adapters: tuple[Adapter, ...] = ()
     fusions: tuple[Fusion, ...] = ()
+    experts: tuple[Experts, ...] = ()
     ops: dict[str, int] = {}
     runtimes: tuple[VendorRuntime, ...] = ()
     files: tuple[File, ...] = ()

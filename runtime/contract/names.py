@@ -12,6 +12,7 @@ INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 POSITION_IDS = "position_ids"
 ENCODER_ATTENTION_MASK = "encoder_attention_mask"
+VALID_LENGTHS = "valid_lengths"  # [batch] int32, where padding leaves traces in states: a row's tokens from this position on are padding
 BEAM_INDEX = "beam_idx"  # OpenVINO: which row of the state each row of the call continues
 LOGITS = "logits"
 HIDDEN_STATES = "hidden_states"  # what the head makes logits of, for every new token; only where asked for at conversion

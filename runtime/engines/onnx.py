@@ -6,6 +6,8 @@ slots. The attention op is `com.microsoft.GroupQueryAttention`, whose rules this
 - row b's length is the sum of its attention mask, and its new tokens are written right behind what it holds;
 - a first prompt may be ragged (right padded) for any number of rows, its attention mask as wide as the tokens;
 - several new tokens over a non-empty past go row by row where the manifest says so (`max_batch_with_past`).
+
+States have two buffers each: a call reads one and writes the other, in an order that only the library knows.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import onnxruntime as ort
 from kexport.runtime.adapters import changed_tensors
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
-from kexport.runtime.contract.errors import InternalError, InvalidInputError, ResourceError, UnsupportedError
+from kexport.runtime.contract.errors import InternalError, InvalidInputError, ResourceError
 from kexport.runtime.contract.manifest import Adapter, CacheSlot, Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import (
     CacheState,
@@ -32,18 +34,21 @@ from kexport.runtime.engines.base import (
     Logits,
     Tokens,
     check_contents,
+    equal_steps,
     hidden_size_of,
     normal_lengths,
     register_engine,
+    state_slots,
 )
 from kexport.runtime.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
 
-_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.ENCODER_ATTENTION_MASK}
+_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS}
 _LOG_ERRORS_ONLY = 3
 _ONNX_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16}  # the numbers of ONNX's element types
 _PREFILL_CHUNK = 512  # tokens of one prefill call: longer ones gain no speed and their temporaries grow with the square
+_NO_IDLE_ROW = np.zeros(1, bool)
 _TOLERATED_PADDING = 1.25  # a ragged prompt goes in one call while padded tokens stay below this multiple of the real ones
 
 
@@ -67,11 +72,26 @@ class _CacheTensor:
 
 
 @dataclass(frozen=True)
+class _StateTensor:
+    """One state of the step: the names it is bound to, its dtype, and its shape without the batch axis."""
+
+    name: str
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def allocate(self, batch_size: int) -> Array:
+        """The state before the first token."""
+        return np.zeros((batch_size, *self.shape), numpy_dtype(self.dtype))
+
+
+@dataclass(frozen=True)
 class _Layout:
     """What the step signature takes and gives, apart from the tensors every step has."""
 
     self_tensors: tuple[_CacheTensor, ...]
     cross_tensors: tuple[_CacheTensor, ...]
+    states: tuple[_StateTensor, ...]
     inputs: frozenset[str]
     logits_of_all_positions: bool
     hidden_size: int
@@ -91,9 +111,16 @@ class _Binding:
         self._one_token = np.zeros((self._row_count, 1), np.int64)
         self._one_position = np.zeros((self._row_count, 1), np.int64)
         self._bound_width = 0
+        self.valid_lengths = np.zeros(self._row_count, np.int32)  # written before each run
+        if names.VALID_LENGTHS in layout.inputs:
+            self._bind_input(names.VALID_LENGTHS, self.valid_lengths)
         for tensor, array in zip(layout.self_tensors, cache.self_arrays, strict=True):
             value = self._bind_input(tensor.spec.name, array[rows])
             self._io.bind_ortvalue_output(tensor.output, value)
+        for state, past, present in zip(layout.states, cache.states, cache.spare_states, strict=True):
+            self._bind_input(state.name, past[rows])
+            self._held[state.output] = value = ort.OrtValue.ortvalue_from_numpy(present[rows])
+            self._io.bind_ortvalue_output(state.output, value)
         for tensor, array in zip(layout.cross_tensors, cache.cross_arrays, strict=True):
             self._bind_input(tensor.spec.name, array[rows])
         if names.ENCODER_ATTENTION_MASK in layout.inputs:
@@ -144,9 +171,10 @@ class _Binding:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """Contents of the self caches up to the longest row; cross caches are never written in place, so a reference is enough."""
+    """Contents of the self caches up to the longest row, and of the states; cross caches are never written in place, so a reference is enough."""
 
     contents: list[Array]
+    states: list[Array]
     lengths: Lengths
     cross_arrays: list[Array]
     encoder_mask: Array
@@ -160,14 +188,18 @@ class OnnxCache(CacheState):
         self.capacity = capacity
         self.lengths = np.zeros(batch_size, np.int64)
         self.self_arrays = [tensor.allocate(batch_size, capacity) for tensor in layout.self_tensors]
+        self.states = [state.allocate(batch_size) for state in layout.states]
+        self.spare_states = [state.allocate(batch_size) for state in layout.states]  # what the next call writes
+        self.turn = 0  # changes whenever the two change places
+        self.has_states = bool(layout.states)
         self.cross_arrays: list[Array] = []
         self.encoder_mask = np.zeros((batch_size, 0), np.int64)
-        self.bindings: dict[int | None, _Binding] = {}
+        self.bindings: dict[tuple[int | None, int], _Binding] = {}
         self.ones = np.ones((1, capacity if batch_size == 1 else 0), np.int64)  # a single row's attention mask, as wide as it can get
 
     def can_step(self) -> bool:
         """A single row that holds tokens, has room for one more and has its encoder's caches, if there are any."""
-        return self.batch_size == 1 and None in self.bindings and 0 < self.lengths.item() < self.ones.shape[1]
+        return self.batch_size == 1 and (None, self.turn) in self.bindings and 0 < self.lengths.item() < self.ones.shape[1]
 
     def set_cross(self, arrays: list[Array], encoder_mask: Array) -> None:
         """Take the encoder's caches and its mask [batch, encoder sequence]."""
@@ -180,28 +212,44 @@ class OnnxCache(CacheState):
             return
         longest = int(self.lengths[order].max(initial=0))
         contents = [tensor.used(array, longest)[order] for tensor, array in zip(self._layout.self_tensors, self.self_arrays, strict=True)]
-        self._replace(contents, self.lengths[order])
+        self._replace(contents, [array[order] for array in self.states], self.lengths[order])
         if self.cross_arrays:
             self.set_cross([np.ascontiguousarray(array[order]) for array in self.cross_arrays], self.encoder_mask[order])
 
     def snapshot(self) -> object:
         longest = int(self.lengths.max(initial=0))
         contents = [tensor.used(array, longest).copy() for tensor, array in zip(self._layout.self_tensors, self.self_arrays, strict=True)]
-        return _Snapshot(contents, self.lengths.copy(), self.cross_arrays, self.encoder_mask)
+        return _Snapshot(contents, [array.copy() for array in self.states], self.lengths.copy(), self.cross_arrays, self.encoder_mask)
 
     def restore(self, snapshot: object) -> None:
         assert isinstance(snapshot, _Snapshot)
-        self._replace(snapshot.contents, snapshot.lengths)
+        self._replace(snapshot.contents, snapshot.states, snapshot.lengths)
         if snapshot.cross_arrays is not self.cross_arrays:
             self.set_cross(snapshot.cross_arrays, snapshot.encoder_mask)
 
-    def _replace(self, contents: list[Array], lengths: Lengths) -> None:
-        """Write `contents` into the buffers; into new ones where the number of rows changes."""
+    def take_states(self, row: int | None, idle: npt.NDArray[np.bool_]) -> None:
+        """Let the states be what a call wrote for `row`, or, `row` None, for all rows but the `idle` ones."""
+        if not self.states:
+            return
+        if row is not None:
+            for array, written in zip(self.states, self.spare_states, strict=True):
+                array[row] = written[row]
+            return
+        self.states, self.spare_states, self.turn = self.spare_states, self.states, 1 - self.turn
+        if idle.any():
+            for array, before in zip(self.states, self.spare_states, strict=True):
+                array[idle] = before[idle]
+
+    def _replace(self, contents: list[Array], states: list[Array], lengths: Lengths) -> None:
+        """Write `contents` and `states` into the buffers; into new ones where the number of rows changes."""
         if len(lengths) != self.batch_size:
             self.self_arrays = [tensor.allocate(len(lengths), self.capacity) for tensor in self._layout.self_tensors]
+            self.states, self.spare_states = ([state.allocate(len(lengths)) for state in self._layout.states] for _ in range(2))
             self.bindings.clear()
         for tensor, array, content in zip(self._layout.self_tensors, self.self_arrays, contents, strict=True):
             tensor.used(array, content.shape[tensor.length_axis])[...] = content
+        for array, content in zip(self.states, states, strict=True):
+            array[...] = content
         self.lengths = lengths.copy()
 
 
@@ -215,8 +263,10 @@ class OnnxEngine(Engine):
         self._layout = _read_layout(manifest, step)
         self._capacity = manifest.cache.capacity
         self._rows_with_past = step.max_batch_with_past
+        self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = self._layout.hidden_size
+        self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
         self._encode_signature = manifest.signature(names.ENCODE)
         self._encoder = open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
         self._session: ort.InferenceSession | None = open_session(directory / step.file, options)
@@ -270,6 +320,8 @@ class OnnxEngine(Engine):
         width = int(counts.max(initial=0))
         if width == 0:
             return np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
+        if cache.has_states:
+            return self._extend_in_equal_steps(cache, tokens, counts)
         if self._goes_in_one_call(cache, counts, width):
             return self._extend_rows(cache, None, tokens[:, :width], counts)
         return self._extend_row_by_row(cache, tokens, counts)
@@ -307,6 +359,7 @@ class OnnxEngine(Engine):
         binding = self._binding(cache, None)
         logits = binding.run(tokens, cache.ones[:, : held + 1], held)
         self.collect_hidden_states(slice(None), 0, binding.hidden_states)
+        cache.take_states(None, _NO_IDLE_ROW)
         cache.lengths[0] = held + 1
         return logits[:, 0].copy()
 
@@ -315,18 +368,31 @@ class OnnxEngine(Engine):
         if width == 1:
             idle_and_full = (counts == 0) & (cache.lengths == cache.capacity)
             return not idle_and_full.any()  # an idle row needs one free place for a token that does not count
-        if width > _PREFILL_CHUNK or (counts == 0).any():
+        if width > self._longest or (counts == 0).any():
             return False
         if width * cache.batch_size > _TOLERATED_PADDING * int(counts.sum()):
             return False
         limit = self._rows_with_past
         return limit is None or cache.batch_size <= limit or not cache.lengths.any()
 
+    def _extend_in_equal_steps(self, cache: OnnxCache, tokens: Tokens, counts: Lengths) -> Logits:
+        """Columns in which a row has tokens in all or in none: states take whatever stands in a call."""
+        logits = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
+        for start, stop in equal_steps(counts, self._longest):
+            part, taken = tokens[:, start:stop], np.where(counts >= stop, stop - start, 0)
+            if self._goes_in_one_call(cache, taken, stop - start):
+                step = self._extend_rows(cache, None, part, taken, start)
+                logits[counts == stop] = step[counts == stop]
+                continue
+            for row in np.flatnonzero(taken).tolist():
+                logits[row] = self._extend_rows(cache, row, part[row : row + 1], taken[row : row + 1], start)[0]
+        return logits
+
     def _extend_row_by_row(self, cache: OnnxCache, tokens: Tokens, counts: Lengths) -> Logits:
         logits = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
         for row, count in enumerate(counts.tolist()):
-            for start in range(0, count, _PREFILL_CHUNK):
-                chunk = tokens[row : row + 1, start : min(start + _PREFILL_CHUNK, count)]
+            for start in range(0, count, self._longest):
+                chunk = tokens[row : row + 1, start : min(start + self._longest, count)]
                 logits[row] = self._extend_rows(cache, row, chunk, np.array([chunk.shape[1]]), start)[0]
         return logits
 
@@ -340,6 +406,7 @@ class OnnxEngine(Engine):
         binding = self._binding(cache, row)
         logits = binding.run(tokens, _attention_mask(fed), positions)
         self.collect_hidden_states(rows, start, binding.hidden_states)
+        cache.take_states(None if cache.batch_size == 1 else row, counts == 0)
         held += counts  # a view: the cache's own lengths
         if not self._layout.logits_of_all_positions:
             return logits[:, 0].copy()
@@ -349,13 +416,15 @@ class OnnxEngine(Engine):
     def _binding(self, cache: OnnxCache, row: int | None) -> _Binding:
         if self._session is None:
             raise InvalidInputError("KX550", "the engine is closed", hint="load the artifact again")
-        key = None if cache.batch_size == 1 else row
-        binding = cache.bindings.get(key)
+        row = None if cache.batch_size == 1 else row
+        key = (row, cache.turn)
+        binding, rows = cache.bindings.get(key), slice(None) if row is None else slice(row, row + 1)
         if binding is None:
-            rows = slice(None) if key is None else slice(key, key + 1)
-            if key is not None:
+            if row is not None:
                 _drop_row_bindings(cache)  # one row's binding at a time is enough: rows are fed one after the other
             binding = cache.bindings[key] = _Binding(self._session, self._layout, cache, rows, self.vocabulary_size)
+        if self.marks_padding:
+            binding.valid_lengths[:] = self.valid_lengths_of(cache, rows)
         return binding
 
 
@@ -405,18 +474,25 @@ def _read_layout(manifest: Manifest, step: Signature) -> _Layout:
     inputs = {spec.name: spec for spec in step.inputs}
     outputs = {spec.name for spec in step.outputs}
     slots = [slot for slot in manifest.cache.slots if slot.shared_with is None]
-    for slot in slots:
-        if slot.kind not in ("self", "cross"):
-            raise UnsupportedError("KX558", f"this engine has no {slot.kind} caches (slot `{slot.name}`)")
     self_tensors = [tensor for slot in slots if slot.kind == "self" for tensor in _cache_tensors(slot, inputs, outputs)]
     cross_tensors = [tensor for slot in slots if slot.kind == "cross" for tensor in _cache_tensors(slot, inputs, None)]
-    known = _TOKEN_INPUTS | {tensor.spec.name for tensor in (*self_tensors, *cross_tensors)}
+    states = [_state_tensor(slot, inputs, outputs) for slot in state_slots(manifest)]
+    known = _TOKEN_INPUTS | {tensor.spec.name for tensor in (*self_tensors, *cross_tensors)} | {state.name for state in states}
     unknown = sorted(set(inputs) - known)
     if unknown:
         raise InvalidInputError("KX555", f"this engine cannot fill the input `{unknown[0]}`", hint="pip install --upgrade kexport")
     if names.INPUT_IDS not in inputs or names.LOGITS not in outputs:
         raise InvalidInputError("KX555", f"the `{step.name}` signature lacks `{names.INPUT_IDS}` or `{names.LOGITS}`")
-    return _Layout(tuple(self_tensors), tuple(cross_tensors), frozenset(inputs), step.returns_logits == "all", hidden_size_of(step))
+    cache_tensors = (tuple(self_tensors), tuple(cross_tensors), tuple(states))
+    return _Layout(*cache_tensors, frozenset(inputs), step.returns_logits == "all", hidden_size_of(step))
+
+
+def _state_tensor(slot: CacheSlot, inputs: dict[str, TensorSpec], outputs: set[str]) -> _StateTensor:
+    (name,), (output,) = slot.inputs, slot.outputs
+    spec = inputs.get(name)
+    if spec is None or output not in outputs or spec.shape != (names.BATCH, *slot.shape):
+        raise InvalidInputError("KX555", f"the state `{slot.name}` names tensors that its signature does not have")
+    return _StateTensor(name, output, spec.dtype, slot.shape)
 
 
 def _cache_tensors(slot: CacheSlot, inputs: dict[str, TensorSpec], outputs: set[str] | None) -> list[_CacheTensor]:
@@ -458,7 +534,7 @@ def _last_real_column(mask: npt.NDArray[np.bool_]) -> int:
 
 
 def _drop_row_bindings(cache: OnnxCache) -> None:
-    for key in [key for key in cache.bindings if key is not None]:
+    for key in [key for key in cache.bindings if key[0] is not None]:
         del cache.bindings[key]
 
 

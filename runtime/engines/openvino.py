@@ -6,7 +6,9 @@ The rules of the artifact's files that this engine keeps:
   other and end at the last column (`OpenVinoCache.aligned`), its attention mask 1 on them and 0 on everything before;
 - so a ragged first prompt is padded on the left; later calls go in steps of equally many tokens, in which the rows that are done feed
   padding, and a row that fell behind that way is moved to the right (`align`) before it goes on;
-- `beam_idx` lets each row continue any row of the state: a reorder costs nothing until the next call.
+- `beam_idx` lets each row continue any row of the state: a reorder costs nothing until the next call;
+- states of recurrent layers would take padding for tokens: with them no row is padded, and rows that have no tokens in a step stay out
+  of its call (`without_others`).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy.typing as npt
 import openvino as ov
 from kexport.runtime.adapters import changed_tensors
 from kexport.runtime.contract import names
-from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
+from kexport.runtime.contract.errors import InternalError, InvalidInputError
 from kexport.runtime.contract.manifest import Adapter, CacheSlot, Manifest, Signature
 from kexport.runtime.engines.base import (
     CacheState,
@@ -32,9 +34,11 @@ from kexport.runtime.engines.base import (
     Logits,
     Tokens,
     check_contents,
+    equal_steps,
     hidden_size_of,
     normal_lengths,
     register_engine,
+    state_slots,
 )
 from kexport.runtime.huge_pages import on_huge_pages
 from openvino import opset13 as op
@@ -44,7 +48,9 @@ Array = npt.NDArray[Any]
 _DEVICE = "CPU"
 _PREFILL_CHUNK = 512  # tokens of one call: longer ones gain no speed and the masks of a call grow with the square
 _WASTEFUL = 2  # times as many columns as the longest row has tokens: then moving the state is cheaper than attending to nothing
-_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK}
+_TOKEN_INPUTS = {
+    names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS,
+}  # fmt: skip
 _LENGTH_AXIS = 2
 # Exact tokens need float32 everywhere; by default the plugin keeps an 8-bit cache and multiplies in bfloat16 where the CPU can.
 _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
@@ -52,10 +58,12 @@ _EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAM
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the step takes: its inputs by name, the names of its states, and of its cross-attention inputs with what the encoder calls them."""
+    """What the step takes: its inputs by name, the names of the states with keys and values and of recurrent layers, and of its cross-attention
+    inputs with what the encoder calls them."""
 
     inputs: frozenset[str]
     states: tuple[str, ...]
+    recurrent: frozenset[str]
     cross: tuple[tuple[str, str], ...]
     logits_of_all_positions: bool
 
@@ -84,6 +92,7 @@ class OpenVinoCache(CacheState):
         self.mask = np.zeros((batch_size, 0), np.int64)
         self.aligned = np.ones(batch_size, bool)
         self.order: Array | None = None
+        self.has_states = bool(layout.recurrent)
         self.cross: list[Array] = []
         self.encoder_mask = np.zeros((batch_size, 0), np.int64)
         request.reset_state()
@@ -102,7 +111,8 @@ class OpenVinoCache(CacheState):
         chosen = np.asarray(rows, np.int64)
         if np.array_equal(chosen, np.arange(self.batch_size)):
             return
-        self.order = chosen if self.order is None else self.order[chosen]
+        if self.mask.shape[1]:  # before the first call there is nothing to order
+            self.order = chosen if self.order is None else self.order[chosen]
         self.lengths, self.mask, self.aligned = self.lengths[chosen], self.mask[chosen], self.aligned[chosen]
         if self.cross:
             self.set_cross([np.ascontiguousarray(array[chosen]) for array in self.cross], np.ascontiguousarray(self.encoder_mask[chosen]))
@@ -117,9 +127,9 @@ class OpenVinoCache(CacheState):
         if snapshot.cross is not self.cross:
             self.set_cross(snapshot.cross, snapshot.encoder_mask)
 
-    def rewind(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
+    def step_back(self, lengths: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
         shortened = self.lengths.copy()
-        super().rewind(lengths)
+        super().step_back(lengths)
         keeps = np.cumsum(self.mask, axis=1) <= self.lengths[:, None]
         self.mask = self.mask * keeps
         self.aligned &= (shortened == self.lengths) | (self.lengths == 0)
@@ -145,7 +155,8 @@ class OpenVinoCache(CacheState):
     def align(self) -> None:
         """Move every row's tokens to the right end, without holes, and forget columns that no row needs."""
         contents, width = self._contents(), int(self.lengths.max(initial=0))
-        moved = {name: self._aligned_copy(array, width) for name, array in contents.items()}
+        recurrent = self._layout.recurrent
+        moved = {name: array if name in recurrent else self._aligned_copy(array, width) for name, array in contents.items()}
         columns = np.arange(width)
         self._replace(moved, (columns >= width - self.lengths[:, None]).astype(np.int64))
         self.aligned[:] = True
@@ -159,7 +170,8 @@ class OpenVinoCache(CacheState):
         return result
 
     def _contents(self) -> dict[str, Array]:
-        """Copies of the states [batch, heads, columns, dim], a pending reorder applied; nothing before the first call."""
+        """Copies of the states ([batch, heads, columns, dim] where they are keys and values), a pending reorder applied; nothing before the
+        first call."""
         if not self.mask.shape[1]:
             return {}
         states = {state.name: np.array(state.state.data) for state in self._request.query_state()}
@@ -176,9 +188,36 @@ class OpenVinoCache(CacheState):
 
     # ---- one call
 
-    def run(self, tokens: Array, real: Array, positions: Array) -> Array:
-        """Append columns: `tokens` and `positions` [batch, columns], `real` 1 on tokens that count. Returns float32 logits [batch, 1 or
-        columns, vocabulary], a view that the next call overwrites."""
+    @contextlib.contextmanager
+    def without_others(self, running: npt.NDArray[np.bool_], width: int) -> Iterator[None]:
+        """For one call of `width` columns: only the `running` rows are in the cache. The others stand beside padding afterwards, their states
+        as they were."""
+        before, mask, lengths, aligned = self._contents(), self.mask, self.lengths, self.aligned
+        encoder = self.cross, self.encoder_mask
+        self.reorder(np.flatnonzero(running))
+        yield
+        merged = {name: self._merged(before.get(name), array, running, name) for name, array in self._contents().items()}
+        whole = np.concatenate([mask, np.zeros((len(running), width), np.int64)], axis=1)
+        whole[running] = self.mask
+        lengths[running], aligned[running] = self.lengths, self.aligned
+        self.lengths, self.aligned = lengths, aligned & (running | (lengths == 0))
+        self._replace(merged, whole)
+        if self.cross:
+            self.set_cross(*encoder)
+
+    def _merged(self, before: Array | None, after: Array, running: npt.NDArray[np.bool_], name: str) -> Array:
+        """A state of all rows from what the running ones have after a call; `before` None: it was the first."""
+        result = np.zeros((len(running), *after.shape[1:]), after.dtype)
+        if before is not None and name in self._layout.recurrent:
+            result[:] = before
+        elif before is not None:
+            result[:, :, : before.shape[_LENGTH_AXIS]] = before
+        result[running] = after
+        return result
+
+    def run(self, tokens: Array, real: Array, positions: Array, valid: Array) -> Array:
+        """Append columns: `tokens` and `positions` [batch, columns], `real` 1 on tokens that count, `valid` [batch] where padding starts. Returns
+        float32 logits [batch, 1 or columns, vocabulary], a view that the next call overwrites."""
         self.mask = np.concatenate([self.mask, real], axis=1)
         order = np.arange(self.batch_size) if self.order is None else self.order
         feeds = {
@@ -186,6 +225,7 @@ class OpenVinoCache(CacheState):
             names.ATTENTION_MASK: self.mask,
             names.POSITION_IDS: np.ascontiguousarray(positions, np.int64),
             names.BEAM_INDEX: order.astype(np.int32),
+            names.VALID_LENGTHS: valid,
         }
         try:
             for name, array in feeds.items():
@@ -213,8 +253,10 @@ class OpenVinoEngine(Engine):
             raise InvalidInputError("KX555", f"the artifact has no `{names.EXTEND}` signature", hint="convert the model again")
         self._capacity, self._encoder_capacity = manifest.cache.capacity, manifest.cache.encoder_capacity
         self._layout = _read_layout(manifest, step)
+        self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = hidden_size_of(step)
+        self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
         self._core, self._directory, self._options, self._step_file = ov.Core(), directory, options, step.file
         self._adapter: Adapter | None = None
         self._model: ov.CompiledModel | None = None
@@ -258,12 +300,11 @@ class OpenVinoEngine(Engine):
             raise InvalidInputError("KX552", "the encoder prompt is missing", hint="call `encode` before `extend`")
         cache.drop_rows_that_hold_nothing()
         result = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
-        if not cache.mask.shape[1]:
+        if not cache.mask.shape[1] and not (cache.has_states and (counts != counts[0]).any()):
             self._extend_empty(cache, tokens, counts, result)
         else:
-            for start, stop in _steps(counts):
-                self._extend_step(cache, tokens[:, start:stop], counts >= stop, counts == stop, result)
-                self._collect(cache, start)
+            for start, stop in equal_steps(counts, self._longest):
+                self._extend_step(cache, tokens[:, start:stop], counts >= stop, counts == stop, result, start)
         return result
 
     def fill(self, cache: CacheState, contents: Sequence[Sequence[Array]]) -> None:
@@ -316,41 +357,42 @@ class OpenVinoEngine(Engine):
         columns = np.arange(width) - (width - counts[:, None])  # index of each column in its row's tokens, negative on padding
         real = (columns >= 0).astype(np.int64)
         shifted = np.take_along_axis(np.asarray(tokens), np.maximum(columns, 0), axis=1) * real if width else tokens[:, :0]
-        for start in range(0, width, _PREFILL_CHUNK):
-            part = slice(start, min(start + _PREFILL_CHUNK, width))
-            logits = cache.run(shifted[:, part], real[:, part], np.maximum(columns[:, part], 0))
+        for start in range(0, width, self._longest):
+            part = slice(start, min(start + self._longest, width))
+            logits = cache.run(shifted[:, part], real[:, part], np.maximum(columns[:, part], 0), self.valid_lengths_of(cache))
             result[:] = logits[:, -1]
             self._collect(cache, start)
         cache.lengths += counts
 
-    def _extend_step(self, cache: OpenVinoCache, tokens: Tokens, running: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], result: Logits) -> None:
-        """Equally many tokens for the `running` rows; the logits of rows that this is the `last` step of go into `result`."""
+    def _extend_step(
+        self, cache: OpenVinoCache, tokens: Tokens, running: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], result: Logits, start: int
+    ) -> None:
+        """Equally many tokens for the `running` rows, columns from `start` on; the logits of rows that this is the `last` step of go into `result`."""
         wasted = cache.mask.shape[1] > _WASTEFUL * int(cache.lengths.max())
         if wasted or not cache.aligned[running].all():
             cache.align()
         width = tokens.shape[1]
         real = np.repeat(running[:, None], width, axis=1).astype(np.int64)
-        positions = np.minimum(cache.lengths[:, None] + np.arange(width), cache.capacity - 1)
-        logits = cache.run(tokens * real, real, positions)
+        positions, valid = np.minimum(cache.lengths[:, None] + np.arange(width), cache.capacity - 1), self.valid_lengths_of(cache)
+        if cache.has_states and not running.all():
+            with cache.without_others(running, width):
+                logits = cache.run(tokens[running], real[running], positions[running], valid[running])
+                cache.lengths += width
+                result[last] = logits[last[running], -1]
+                if self._hidden_states is not None:
+                    self._hidden_states[running, start : start + width] = cache.hidden_states()
+            return
+        logits = cache.run(tokens * real, real, positions, valid)
         cache.lengths += width * running
         cache.aligned &= running | (cache.lengths == 0)
         result[last] = logits[last, -1]
+        self._collect(cache, start)
 
 
 @register_engine("openvino")
 def open_openvino(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
     """Open an OpenVINO artifact. Raises InvalidInputError (KX555, KX557) for files or records that do not fit this engine."""
     return OpenVinoEngine(directory, manifest, options)
-
-
-def _steps(counts: Lengths) -> Iterator[tuple[int, int]]:
-    """Ranges of columns in which no row ends except at the end: [0, shortest), [shortest, next), ..., none longer than a chunk."""
-    start = 0
-    for stop in sorted({int(count) for count in counts} - {0}):
-        while start < stop:
-            end = min(start + _PREFILL_CHUNK, stop)
-            yield start, end
-            start = end
 
 
 def compile_model(core: ov.Core, path: Path, options: EngineOptions, changed: ov.Model | None = None) -> ov.CompiledModel:
@@ -395,11 +437,9 @@ def _read_layout(manifest: Manifest, step: Signature) -> _Layout:
     """What to feed, from the manifest. Raises InvalidInputError (KX555) where records do not fit together."""
     inputs = frozenset(spec.name for spec in step.inputs)
     slots = [slot for slot in manifest.cache.slots if slot.shared_with is None]
-    for slot in slots:
-        if slot.kind not in ("self", "cross"):
-            raise UnsupportedError("KX558", f"this engine has no {slot.kind} caches (slot `{slot.name}`)")
     states = tuple(past + present for slot in slots if slot.kind == "self" for past, present in _pairs(slot))
     cross = tuple(pair for slot in slots if slot.kind == "cross" for pair in _pairs(slot))
+    recurrent = frozenset(past + present for slot in state_slots(manifest) for past, present in _pairs(slot))
     missing = sorted({name for name, _ in cross} - inputs)
     if missing:
         raise InvalidInputError("KX555", f"the `{step.name}` signature has no input `{missing[0]}`, which a cache slot names")
@@ -408,7 +448,7 @@ def _read_layout(manifest: Manifest, step: Signature) -> _Layout:
         raise InvalidInputError("KX555", f"this engine cannot fill the input `{unknown[0]}`", hint="pip install --upgrade kexport")
     if names.INPUT_IDS not in inputs or not any(spec.name == names.LOGITS for spec in step.outputs):
         raise InvalidInputError("KX555", f"the `{step.name}` signature lacks `{names.INPUT_IDS}` or `{names.LOGITS}`")
-    return _Layout(inputs, states, cross, step.returns_logits == "all")
+    return _Layout(inputs, states, recurrent, cross, step.returns_logits == "all")
 
 
 def _pairs(slot: CacheSlot) -> list[tuple[str, str]]:
@@ -419,8 +459,9 @@ def _pairs(slot: CacheSlot) -> list[tuple[str, str]]:
 
 def _check_states(model: ov.CompiledModel, layout: _Layout) -> None:
     found = sorted(state.name for state in model.create_infer_request().query_state())
-    if found != sorted(layout.states):
-        raise InvalidInputError("KX555", f"the model has the states {found}, the manifest names {sorted(layout.states)}", hint="convert the model again")
+    named = sorted((*layout.states, *layout.recurrent))
+    if found != named:
+        raise InvalidInputError("KX555", f"the model has the states {found}, the manifest names {named}", hint="convert the model again")
 
 
 def _vocabulary_size(manifest: Manifest, step: Signature) -> int:

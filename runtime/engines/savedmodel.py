@@ -5,7 +5,9 @@ What the artifact's functions do, and how this engine lives with it:
 - a step writes its new keys and values into the cache tensors it was given: the tensors are this cache's own and go on as its outputs;
 - every token of every row says where it stands (`input_pos`), so rows of any lengths go together. A cache has one position more than it
   can serve, the last: padding is written there, where no token can see it;
-- attention reads a cache as long as it was made, so it is made as long as its rows need and grows in steps.
+- attention reads a cache as long as it was made, so it is made as long as its rows need and grows in steps;
+- a state of a recurrent layer takes every token of a call for real: rows go together over columns in which a row has tokens in all or in
+  none, and those that have none get their states back.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from weakref import WeakValueDictionary
 import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract import names
-from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
+from kexport.runtime.contract.errors import InternalError, InvalidInputError
+from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import (
     CacheState,
     Engine,
@@ -30,9 +32,11 @@ from kexport.runtime.engines.base import (
     Logits,
     Tokens,
     check_contents,
+    equal_steps,
     hidden_size_of,
     normal_lengths,
     register_engine,
+    state_slots,
 )
 from kexport.runtime.native_output import captured_stderr
 from kexport.runtime.plain_tensorflow import tf
@@ -50,15 +54,22 @@ _LOADED: WeakValueDictionary[tuple[str, int, int], Any] = WeakValueDictionary() 
 @dataclass(frozen=True)
 class _Snapshot:
     caches: dict[str, Array]
+    states: dict[str, Tensor]
     cross: dict[str, Tensor]
     lengths: Lengths
 
 
 class SavedModelCache(CacheState):
-    """Keys and values of all rows, one tensor [batch, key-value heads, length + 1, head dim] each; none before the first call."""
+    """Keys and values of all rows, one tensor [batch, key-value heads, length + 1, head dim] each; none before the first call. And the states,
+    which calls replace and never write into."""
 
-    def __init__(self, specs: tuple[TensorSpec, ...], batch_size: int, capacity: int) -> None:
+    def __init__(self, specs: tuple[TensorSpec, ...], states: tuple[TensorSpec, ...], batch_size: int, capacity: int) -> None:
         self._specs = specs
+        self.has_states = bool(states)
+        self.states: dict[str, Tensor] = {}
+        with tf.device(_DEVICE):
+            for spec in states:
+                self.states[spec.name] = tf.zeros([batch_size, *spec.shape[1:]], spec.dtype)
         self.capacity = capacity
         self.lengths = np.zeros(batch_size, np.int64)
         self.caches: dict[str, Tensor] = {}
@@ -71,22 +82,23 @@ class SavedModelCache(CacheState):
             return
         with tf.device(_DEVICE):
             self.caches = {name: tf.gather(tensor, order) for name, tensor in self.caches.items()}
+            self.states = {name: tf.gather(tensor, order) for name, tensor in self.states.items()}
             self.cross = {name: tf.gather(tensor, order) for name, tensor in self.cross.items()}
         self.lengths = self.lengths[order].copy()
 
     def snapshot(self) -> object:
-        return _Snapshot({name: np.array(tensor) for name, tensor in self.caches.items()}, self.cross, self.lengths.copy())
+        return _Snapshot({name: np.array(tensor) for name, tensor in self.caches.items()}, dict(self.states), self.cross, self.lengths.copy())
 
     def restore(self, snapshot: object) -> None:
         assert isinstance(snapshot, _Snapshot)
         with tf.device(_DEVICE):
             self.caches = {name: _own(array) for name, array in snapshot.caches.items()}
-        self.cross, self.lengths = snapshot.cross, snapshot.lengths.copy()
+        self.states, self.cross, self.lengths = dict(snapshot.states), snapshot.cross, snapshot.lengths.copy()
         self.room = next((array.shape[_LENGTH_AXIS] - 1 for array in snapshot.caches.values()), 0)
 
     def make_room(self, positions: int) -> None:
         """Let the tensors hold `positions` tokens a row."""
-        if positions <= self.room and self.caches:
+        if positions <= self.room and (self.caches or not self._specs):
             return
         wanted = max(positions, self.room + _GROWTH, self.room + self.room // 4)
         room = min(self.capacity, -(-wanted // _GROWTH) * _GROWTH)
@@ -107,21 +119,27 @@ class SavedModelEngine(Engine):
 
     def __init__(self, directory: Path, manifest: Manifest, options: EngineOptions) -> None:
         decode = manifest.signature(names.DECODE)
-        if decode is None or manifest.signature(names.PREFILL) is None:
+        prefill = manifest.signature(names.PREFILL)
+        if decode is None or prefill is None:
             raise InvalidInputError("KX555", f"the artifact has no `{names.PREFILL}` and `{names.DECODE}`", hint="convert the model again")
         self._capacity = manifest.cache.capacity
-        self._own, self._cross = (_slot_specs(manifest, decode, kind) for kind in ("self", "cross"))
+        slots = [slot for slot in manifest.cache.slots if slot.shared_with is None]
+        self._own, self._cross = (_slot_specs([slot for slot in slots if slot.kind == kind], decode) for kind in ("self", "cross"))
+        self._states = _slot_specs(state_slots(manifest), decode)
+        self._longest = min(prefill.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(decode)
         self.hidden_size = hidden_size_of(decode)
+        self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in decode.inputs)
         set_threads(options.threads)
         self._model, self._functions = load_functions(directory, manifest)
+        self._inputs = {signature.name: {spec.name for spec in signature.inputs} for signature in manifest.signatures}
         self._is_open = True
 
     def new_cache(self, batch_size: int, capacity: int) -> SavedModelCache:
         if batch_size < 1 or capacity < 1 or (self._capacity and capacity > self._capacity):
             hint = f"this artifact serves up to {self._capacity} tokens; convert again with a larger --max-length"
             raise InvalidInputError("KX553", f"cannot make a cache of {batch_size} rows and {capacity} tokens", hint=hint)
-        return SavedModelCache(self._own, batch_size, capacity)
+        return SavedModelCache(self._own, self._states, batch_size, capacity)
 
     def encode(self, tokens: Tokens, padding_mask: npt.NDArray[np.bool_], cache: CacheState) -> None:
         if names.ENCODE not in self._functions:
@@ -142,7 +160,8 @@ class SavedModelEngine(Engine):
             raise InvalidInputError("KX552", "the encoder prompt is missing", hint="call `encode` before `extend`")
         result = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
         cache.make_room(int((cache.lengths + counts).max(initial=1)))
-        for start, stop in _chunks(int(counts.max(initial=0))):
+        steps = equal_steps(counts, self._longest) if cache.has_states else _chunks(int(counts.max(initial=0)))
+        for start, stop in steps:
             logits = self._step(cache, tokens[:, start:stop], np.clip(counts - start, 0, stop - start), start)
             ends = (counts > start) & (counts <= stop)
             result[ends] = logits[ends]
@@ -172,7 +191,9 @@ class SavedModelEngine(Engine):
             feeds = {
                 names.TOKENS: tf.constant(np.where(real, tokens, 0), tf.int32),
                 names.INPUT_POS: tf.constant(positions, tf.int32),
+                names.VALID_LENGTHS: tf.constant(self.valid_lengths_of(cache)),
                 **cache.caches,
+                **cache.states,
                 **cache.cross,
             }
             if name == names.PREFILL:
@@ -180,16 +201,26 @@ class SavedModelEngine(Engine):
             outputs = self._call(name, feeds)
         logits: Array = outputs.pop(names.LOGITS).numpy()
         cache.caches = {spec.name: outputs[spec.name] for spec in self._own}
+        cache.states = self._states_after(cache, outputs, counts > 0)
         cache.lengths += counts
         if self._hidden_states is not None:
             self.collect_hidden_states(slice(None), start, outputs[names.HIDDEN_STATES].numpy())
         return logits[:, 0]
 
+    def _states_after(self, cache: SavedModelCache, outputs: dict[str, Tensor], running: npt.NDArray[np.bool_]) -> dict[str, Tensor]:
+        """The states that a call gave; of rows that had no tokens in it, those they had."""
+        given = {spec.name: outputs[spec.name] for spec in self._states}
+        if running.all():
+            return given
+        with tf.device(_DEVICE):
+            chosen = {name: running.reshape(-1, *[1] * (len(tensor.shape) - 1)) for name, tensor in given.items()}
+            return {name: tf.where(chosen[name], tensor, cache.states[name]) for name, tensor in given.items()}
+
     def _call(self, name: str, feeds: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self._is_open:
             raise InvalidInputError("KX550", "the engine is closed", hint="load the artifact again")
         try:
-            outputs: dict[str, Tensor] = self._functions[name](**feeds)
+            outputs: dict[str, Tensor] = self._functions[name](**{key: tensor for key, tensor in feeds.items() if key in self._inputs[name]})
         except tf.errors.OpError as error:
             raise InternalError("KX556", f"TensorFlow failed in `{name}`: {_first_line(error)}", detail=str(error)) from error
         return outputs
@@ -253,12 +284,9 @@ def set_threads(threads: int | None) -> None:
         warnings.warn(f"TensorFlow is running already: it keeps its number of threads, not {threads}", stacklevel=3)
 
 
-def _slot_specs(manifest: Manifest, step: Signature, kind: str) -> tuple[TensorSpec, ...]:
-    for slot in manifest.cache.slots:
-        if slot.kind not in ("self", "cross"):
-            raise UnsupportedError("KX558", f"this engine has no {slot.kind} caches (slot `{slot.name}`)")
+def _slot_specs(slots: list[CacheSlot], step: Signature) -> tuple[TensorSpec, ...]:
     specs = {spec.name: spec for spec in step.inputs}
-    wanted = [name for slot in manifest.cache.slots if slot.kind == kind and slot.shared_with is None for name in slot.inputs]
+    wanted = [name for slot in slots for name in slot.inputs]
     missing = [name for name in wanted if name not in specs]
     if missing:
         raise InvalidInputError("KX555", f"the cache tensor `{missing[0]}` is not an input of `{step.name}`")

@@ -6,7 +6,9 @@ are is read from the manifest (names of contract/names.py):
 - a prompt but its last token goes through `prefill_<n>` in the pieces that cost least, padded at its end only; the first piece through
   `first_<n>` where there is one, which looks at no position behind it;
 - every last token goes through `decode_<c>`, of which the smallest that sees all positions so far is taken, or `decode`;
-- padding is written behind the row's length, where masks hide it until the row's own tokens overwrite it.
+- padding is written behind the row's length, where masks hide it until the row's own tokens overwrite it;
+- a state of a recurrent layer would take padding for tokens: with states only pieces that fit exactly are used. They have two buffers
+  each: a call reads one and writes the other, in an order that only the library knows.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,8 +33,8 @@ from ai_edge_litert.hardware_accelerator import HardwareAccelerator
 from ai_edge_litert.options import Options
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
-from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
+from kexport.runtime.contract.errors import InternalError, InvalidInputError
+from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import (
     CacheState,
     Engine,
@@ -44,6 +46,7 @@ from kexport.runtime.engines.base import (
     hidden_size_of,
     normal_lengths,
     register_engine,
+    state_slots,
 )
 from kexport.runtime.litertlm_section import model_file
 from kexport.runtime.native_output import captured_stderr
@@ -67,15 +70,20 @@ class _Steps:
     encode: dict[int, Signature]
     cache_specs: tuple[TensorSpec, ...]
     cross_specs: tuple[TensorSpec, ...]
+    state_specs: tuple[TensorSpec, ...]
     cache_length: int
 
 
 @dataclass
 class _Row:
-    """The buffers of one row: self caches, and cross caches once there was an encoder prompt (`encoder_mask` None before)."""
+    """The buffers of one row: self caches, states and what the next call writes in their place, and cross caches once there was an encoder
+    prompt (`encoder_mask` None before). `valid_length` [1]: where padding starts in what is fed next."""
 
     caches: Buffers
     cross: Buffers
+    states: Buffers
+    spare_states: Buffers
+    valid_length: Array = field(default_factory=lambda: np.zeros(1, np.int32))
     encoder_mask: Array | None = None
 
 
@@ -84,7 +92,7 @@ class _Snapshot:
     """Copies of all rows' buffers."""
 
     lengths: Lengths
-    rows: list[tuple[dict[str, Array], dict[str, Array], Array | None]]
+    rows: list[tuple[dict[str, Array], Array | None]]
 
 
 class TfliteCache(CacheState):
@@ -94,6 +102,7 @@ class TfliteCache(CacheState):
         self._engine = engine
         self.capacity = capacity
         self.lengths = np.zeros(batch_size, np.int64)
+        self.has_states = engine.has_states
         self.rows = [engine.new_row() for _ in range(batch_size)]
 
     def reorder(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
@@ -127,7 +136,9 @@ class TfliteEngine(Engine):
         whole = self._steps.decode[self._steps.cache_length]
         self.vocabulary_size = _vocabulary_size(whole)
         self.hidden_size = hidden_size_of(whole)
+        self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in whole.inputs)
         self._needs_encoder = bool(self._steps.cross_specs)
+        self.has_states = bool(self._steps.state_specs)
         self._model: CompiledModel | None = _open_model(directory / whole.file, options)
         self._inputs: dict[str, Buffers] = {}
         self._hidden_buffers: Buffers = {}  # by signature
@@ -146,41 +157,34 @@ class TfliteEngine(Engine):
     def new_row(self) -> _Row:
         """Buffers for one row, all zero: what is hidden still takes part in sums, so it must be numbers."""
         whole = self._steps.decode[self._steps.cache_length].name
-        caches, cross = ({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in self._specs)
-        row = _Row(caches, cross)
-        for specs, buffers in zip(self._specs, (row.caches, row.cross), strict=True):
+        steps = self._steps
+        kinds = (steps.cache_specs, steps.cross_specs, steps.state_specs, steps.state_specs)
+        caches, cross, states, spare = ({spec.name: self._buffer(whole, spec.name) for spec in specs} for specs in kinds)
+        row = _Row(caches, cross, states, spare)
+        for specs, buffers in zip(kinds, (row.caches, row.cross, row.states, row.spare_states), strict=True):
             for spec in specs:
                 buffers[spec.name].write(np.zeros(_sizes(spec), numpy_dtype(spec.dtype)))
         return row
 
-    def read_row(self, row: _Row) -> tuple[dict[str, Array], dict[str, Array], Array | None]:
+    def read_row(self, row: _Row) -> tuple[dict[str, Array], Array | None]:
         """A row's contents."""
-        caches, cross = (
-            {
-                spec.name: buffers[spec.name].read(int(np.prod(_sizes(spec))), numpy_dtype(spec.dtype)).reshape(_sizes(spec))
-                for spec in specs
-            }
-            for specs, buffers in zip(self._specs, (row.caches, row.cross), strict=True)
-        )
-        return caches, cross, row.encoder_mask
+        buffers = row.caches | row.cross | row.states
+        specs = (*self._steps.cache_specs, *self._steps.cross_specs, *self._steps.state_specs)
+        arrays = {spec.name: buffers[spec.name].read(int(np.prod(_sizes(spec))), numpy_dtype(spec.dtype)).reshape(_sizes(spec)) for spec in specs}
+        return arrays, row.encoder_mask
 
-    def write_row(self, row: _Row, content: tuple[dict[str, Array], dict[str, Array], Array | None]) -> None:
+    def write_row(self, row: _Row, content: tuple[dict[str, Array], Array | None]) -> None:
         """Set a row's contents."""
-        for arrays, buffers in zip(content, (row.caches, row.cross), strict=False):
-            assert isinstance(arrays, dict)
-            for name, array in arrays.items():
-                buffers[name].write(array)
-        row.encoder_mask = content[2]
+        arrays, row.encoder_mask = content
+        buffers = row.caches | row.cross | row.states
+        for name, array in arrays.items():
+            buffers[name].write(array)
 
     def copy_row(self, row: _Row) -> _Row:
         """A row of the same contents."""
         copy = self.new_row()
         self.write_row(copy, self.read_row(row))
         return copy
-
-    @property
-    def _specs(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-        return self._steps.cache_specs, self._steps.cross_specs
 
     # ---- calls
 
@@ -210,6 +214,7 @@ class TfliteEngine(Engine):
         logits = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
         for index, count in enumerate(counts.tolist()):
             if count:
+                cache.rows[index].valid_length = self.valid_lengths_of(cache, slice(index, index + 1))
                 self._extend_row(cache.rows[index], tokens[index, :count], int(cache.lengths[index]), index)
                 logits[index] = self._logits.read(self.vocabulary_size, np.float32)
                 cache.lengths[index] += count
@@ -238,7 +243,7 @@ class TfliteEngine(Engine):
                 feeds = {names.TOKENS: _padded(tokens[done : done + real], bucket)[None], names.INPUT_POS: start + np.arange(bucket)}
                 signatures = self._steps.first if start == 0 and bucket in self._steps.first else self._steps.prefill
                 signature = signatures[bucket]
-                self._run(signature, feeds, row.caches | row.cross, row.caches, row)
+                self._run_row(signature, feeds, row)
             self._collect(signature, index, done, real)
             done += real
         self._collect(self._decode(row, tokens[-1], held + len(tokens) - 1), index, done, 1)
@@ -253,12 +258,22 @@ class TfliteEngine(Engine):
     def _decode(self, row: _Row, token: Any, position: int) -> Signature:
         signature = self._steps.decode[min(context for context in self._steps.decode if context > position)]
         feeds = {names.TOKENS: np.array([[token]]), names.INPUT_POS: np.array([position])}
-        self._run(signature, feeds, row.caches | row.cross, row.caches | {names.LOGITS: self._logits}, row)
+        self._run_row(signature, feeds, row)
         return signature
 
+    def _run_row(self, signature: Signature, feeds: dict[str, Array], row: _Row) -> None:
+        """One call over a row's caches and states."""
+        feeds = feeds | {names.VALID_LENGTHS: row.valid_length}
+        self._run(signature, feeds, row.caches | row.cross | row.states, row.caches | row.spare_states | {names.LOGITS: self._logits}, row)
+        row.states, row.spare_states = row.spare_states, row.states
+
     def _pieces(self, held: int, count: int) -> Iterator[int]:
-        """The buckets that take `count` tokens; 1 stands for a decode step. The last may be padded, where the cache has room for it."""
+        """The buckets that take `count` tokens; 1 stands for a decode step. The last may be padded, where the cache has room for it and
+        there are no states."""
         buckets = tuple(sorted(self._steps.prefill))
+        if self.has_states:
+            yield from _exact_pieces(count, buckets)
+            return
         while count:
             room = self._steps.cache_length - held
             fitting = tuple(bucket for bucket in buckets if bucket <= room)
@@ -322,6 +337,13 @@ def cheapest_pieces(count: int, buckets: tuple[int, ...]) -> tuple[int, ...]:
     return min(choices, key=lambda pieces: sum(piece + _CALL_TOKENS for piece in pieces))
 
 
+def _exact_pieces(count: int, buckets: tuple[int, ...]) -> Iterator[int]:
+    """The largest buckets that take `count` tokens without padding; 1 is a decode step."""
+    for bucket in sorted({1, *buckets}, reverse=True):
+        yield from [bucket] * (count // bucket)
+        count %= bucket
+
+
 @register_engine("tflite")
 def open_tflite(directory: Path, manifest: Manifest, options: EngineOptions) -> Engine:
     """Open a TFLite artifact. Raises InvalidInputError (KX555, KX557, KX571) for files or records that do not fit this engine."""
@@ -376,11 +398,10 @@ def _read_steps(manifest: Manifest) -> _Steps:
     whole = manifest.signature(names.DECODE)
     if whole is None:
         raise InvalidInputError("KX555", f"the artifact has no `{names.DECODE}` signature", hint="convert the model again")
-    for slot in manifest.cache.slots:
-        if slot.kind not in ("self", "cross"):
-            raise UnsupportedError("KX558", f"this engine has no {slot.kind} caches (slot `{slot.name}`)")
     specs = {spec.name: spec for spec in whole.inputs}
-    own, cross = (_slot_specs(manifest, specs, kind) for kind in ("self", "cross"))
+    slots = [slot for slot in manifest.cache.slots if slot.shared_with is None]
+    own, cross = (_slot_specs([slot for slot in slots if slot.kind == kind], specs) for kind in ("self", "cross"))
+    states = _slot_specs(state_slots(manifest), specs)
     lengths = {_sizes(spec)[2] for spec in own} or {manifest.cache.capacity}
     if len(lengths) != 1 or max(lengths) < manifest.cache.capacity:
         raise InvalidInputError("KX555", f"caches of lengths {sorted(lengths)} do not fit a capacity of {manifest.cache.capacity}")
@@ -389,11 +410,11 @@ def _read_steps(manifest: Manifest) -> _Steps:
         if kind in kinds and length.isdecimal():
             kinds[kind][int(length)] = signature
     decode = kinds[names.DECODE] | {max(lengths): whole}
-    return _Steps(kinds[names.PREFILL], kinds[names.FIRST], decode, kinds[names.ENCODE], own, cross, max(lengths))
+    return _Steps(kinds[names.PREFILL], kinds[names.FIRST], decode, kinds[names.ENCODE], own, cross, states, max(lengths))
 
 
-def _slot_specs(manifest: Manifest, specs: dict[str, TensorSpec], kind: str) -> tuple[TensorSpec, ...]:
-    wanted = [name for slot in manifest.cache.slots if slot.kind == kind and slot.shared_with is None for name in slot.inputs]
+def _slot_specs(slots: list[CacheSlot], specs: dict[str, TensorSpec]) -> tuple[TensorSpec, ...]:
+    wanted = [name for slot in slots for name in slot.inputs]
     missing = [name for name in wanted if name not in specs]
     if missing:
         raise InvalidInputError("KX555", f"the cache tensor `{missing[0]}` is not an input of `{names.DECODE}`")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -110,6 +110,12 @@ class Sampler(ABC):
 
         The decoder holds columns 0 to `index` - 2 of every row: the first step feeds column `index` - 1.
         """
+        for _ in self.columns(decoder, ids, mask, index, finished):
+            pass
+        return ids
+
+    def columns(self, decoder: Decoder, ids: Ids, mask: Mask, index: int, finished: Finished) -> Iterator[int]:
+        """`run` of a sampler that looks at one row at a time, column after column; yields how many columns are filled."""
         start = index
         while index < ids.shape[1] and not finished(ids, mask):
             probabilities = self.probabilities(decoder.step(ids[:, index - 1]))
@@ -117,8 +123,8 @@ class Sampler(ABC):
             tokens = [self.next_token(probabilities[draw.row], draw) for draw in draws]
             ids[:, index] = np.where(mask[:, index], ids[:, index], tokens)
             index += 1
+            yield index
         self.finish(index - start)
-        return ids
 
     def get_config(self) -> dict[str, Any]:
         """The arguments that make this sampler again."""

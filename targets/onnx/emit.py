@@ -12,9 +12,9 @@ from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
-from kexport.runtime.contract.manifest import File, Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
-from kexport.targets.geometry import geometry
+from kexport.targets.geometry import geometry, recurrences
 from kexport.targets.lowerable import lowerable
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.onnx import records
@@ -43,9 +43,10 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     _check(graphs, options)
     main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
     file_names = ENCODER_DECODER_FILES if names.ENCODE in graphs else DECODER_FILES
-    slot_names = SlotNames(main.slots)
+    slot_names = SlotNames(main.slots, main.states)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
+    experts: list[Experts] = []
     files: list[File] = []
     replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
@@ -57,10 +58,11 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
             stored = ready.slots
         model, builder = render(ready, weights, options, slot_names)
         file = file_names.get(name, f"{name}_model.onnx")
-        signatures.append(records.signature(name, file, model))
+        signatures.append(records.signature(name, file, model, graph))
         if graph is main or name not in names.FORWARD:
             fusions += builder.fusions
-        operators.update(node.op_type for node in model.graph)
+            experts += builder.experts
+        operators.update(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
         changed = _replaceable(builder, model)
         reuse(model, builder.initializers, written)
         files += write_model(model, directory / file, options.on_tensor, changed)
@@ -69,11 +71,12 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, stored, options.capacity),
-        fusions=tuple(fusions),
+        fusions=(*fusions, *recurrences(main)),
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry(main, stored),
         replaceable=tuple(replaceable),
+        experts=tuple(experts),
     )
 
 
@@ -91,7 +94,7 @@ def _stored(file: str, name: str, weight: Weight, model: ir.Model) -> StoredTens
 
 def render(graph: Graph, weights: WeightSource, options: EmitOptions, slot_names: SlotNames | None = None) -> tuple[ir.Model, Builder]:
     """The model of one graph, its weights still unread, and the builder that knows how it was made."""
-    slot_names = slot_names or SlotNames(graph.slots)
+    slot_names = slot_names or SlotNames(graph.slots, graph.states)
     builder = Builder(graph, options)
     declare_inputs(builder, slot_names)
     for node in graph.nodes:
@@ -99,7 +102,7 @@ def render(graph: Graph, weights: WeightSource, options: EmitOptions, slot_names
         LOWERINGS[node.op].lower(node, builder)
     builder.scope_end()
     outputs = final_outputs(builder, graph, slot_names)
-    keep = ALWAYS_THERE | {name for slot in graph.slots for name in slot_names.past(slot)}
+    keep = ALWAYS_THERE | {name for slot in graph.slots for name in slot_names.past(slot)} | {slot_names.past_state(state) for state in graph.states}
     keep |= set(graph.inputs) if graph.name in names.FORWARD else set()
     return assemble(builder, outputs, weights, frozenset(keep)), builder
 
@@ -129,3 +132,6 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         for name, slot in graph.slots.items():
             if slot.dtype != "float32":
                 raise UnsupportedError("KX215", f"cache slot `{name}` is {slot.dtype}; the ONNX target keeps caches in float32")
+        for name, state in graph.states.items():
+            if state.dtype != "float32":
+                raise UnsupportedError("KX215", f"the state `{name}` is {state.dtype}; the ONNX target keeps states in float32")

@@ -2,10 +2,11 @@
 
 token_ids, encoder_token_ids   input_ids               int64 [batch, sequence]
 positions                      position_ids            int64 [batch, sequence], only if something reads it
-lengths                        from attention_mask     tokens.py
+lengths                        from attention_mask     tokens.py; with states and no slot every token is real, and there is no mask
 encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
 slot, i-th of its kind         past_key_values.<i>.key|value -> present.<i>.key|value
                                with an encoder: past_key_values.<i>.decoder|encoder.key|value -> present.<i>.decoder|encoder.key|value
+state, i-th of its kind        past_conv.<i> -> present_conv.<i>, past_recurrent.<i> -> present_recurrent.<i>    [batch, *shape]
 score, backbone, ... (names.FORWARD) every input under its own name and dtype
 hidden, cross.<i>.key|value    last_hidden_state, present.<i>.encoder.key|value [batch, heads, encoder sequence, dim]
 """
@@ -41,12 +42,16 @@ def declare_inputs(b: Builder, slot_names: SlotNames) -> None:
         INPUTS.get(name, _as_it_is)(b, name, type_)
     if any(slot.kind == "self" for slot in graph.slots.values()):
         b.add_input(names.ATTENTION_MASK, IDS_DTYPE, (BATCH, TOTAL))
-    elif "lengths" in graph.inputs:
+    elif "lengths" in graph.inputs and not graph.states:
         b.add_input(names.ATTENTION_MASK, IDS_DTYPE, (BATCH, SEQUENCE))
     for name, type_ in ordered[1:]:
-        INPUTS.get(name, _as_it_is)(b, name, type_)
+        if name not in graph.states:
+            INPUTS.get(name, _as_it_is)(b, name, type_)
     for name, slot in graph.slots.items():
         _declare_slot(b, name, slot, slot_names)
+    for name in graph.states:
+        type_ = graph.inputs[name]
+        b.set(name, b.add_input(slot_names.past_state(name), type_.dtype, type_.shape))
 
 
 def _declare_slot(b: Builder, name: str, slot: Slot, slot_names: SlotNames) -> None:
@@ -101,7 +106,8 @@ def final_outputs(b: Builder, graph: Graph, slot_names: SlotNames) -> dict[str, 
         if cross is not None:
             outputs[cross] = b.transpose(tensor, HEADS_FIRST)
         else:
-            outputs[LAST_HIDDEN_STATE if name == HIDDEN else name] = _own(b, tensor, outputs)
+            final = slot_names.present_state(name) if name in graph.states else LAST_HIDDEN_STATE if name == HIDDEN else name
+            outputs[final] = _own(b, tensor, outputs)
     for tensors in b.slots.values():
         outputs |= {name: tensor for name, tensor in zip(tensors.present_names, tensors.present, strict=True) if tensor is not None}
     return outputs

@@ -17,8 +17,8 @@ CAPACITY = "capacity"
 DIM_NAMES = {onnx: dim for dim, onnx in ONNX_DIMS.items()} | {ONNX_DIMS["past"]: CAPACITY, ONNX_DIMS["present"]: CAPACITY}
 
 
-def signature(name: str, file: str, model: ir.Model) -> Signature:
-    """The record of one file.
+def signature(name: str, file: str, model: ir.Model, graph: Graph) -> Signature:
+    """The record of one file, made of `graph`.
 
     Several new tokens over a past go for one row only: GroupQueryAttention takes no more, and the attention mask does not say how many
     of a row's tokens are new where the rows' pasts differ.
@@ -33,6 +33,7 @@ def signature(name: str, file: str, model: ir.Model) -> Signature:
         outputs=outputs,
         returns_logits="none" if logits is None else "last" if logits.shape[1] == 1 else "all",
         max_batch_with_past=1 if any(CAPACITY in spec.shape for spec in inputs) else None,
+        max_sequence=geometry.longest_call(graph),
         weight_bytes=weight_bytes(model),
     )
 

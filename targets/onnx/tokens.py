@@ -32,7 +32,9 @@ def row_ends(b: Builder) -> RowEnds:
 
 
 def lengths(b: Builder) -> Tensor:
-    """Real tokens of this call per row, int64 [batch]: clip(tokens held - (total - sequence), 1, sequence)."""
+    """Real tokens of this call per row, int64 [batch]: clip(tokens held - (total - sequence), 1, sequence); all of them without a mask."""
+    if names.ATTENTION_MASK not in b.inputs:
+        return b.expand(b.dim(SEQUENCE), (BATCH,))
     total = b.inputs[names.ATTENTION_MASK].shape[1]
     held = _tokens_held(b)
     past = b.op("Sub", [b.dim(total), b.dim(SEQUENCE)], "int64", (1,))

@@ -11,7 +11,7 @@ from kexport.graphs.passes import PackProducts
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
-from kexport.runtime.contract.manifest import File, Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
 from kexport.targets.lowerable import lowerable
@@ -44,9 +44,10 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     _check(graphs, options)
     main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
     file_names = ENCODER_DECODER_FILES if names.ENCODE in graphs else DECODER_FILES
-    slot_names = SlotNames(main.slots)
+    slot_names = SlotNames(main.slots, main.states)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
+    experts: list[Experts] = []
     files: list[File] = []
     replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
@@ -56,6 +57,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         signatures.append(record)
         if graph is main or name not in names.FORWARD:
             fusions += builder.fusions
+            experts += builder.experts
         operators.update(counted)
         files += written
         data = Path(file).with_suffix(".bin").name
@@ -63,11 +65,12 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(signatures),
         cache=geometry.cache(main, slot_names, main.slots, options.capacity, records.LAYOUT),
-        fusions=tuple(fusions),
+        fusions=(*fusions, *geometry.recurrences(main)),
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry.geometry(main, main.slots),
         replaceable=tuple(replaceable),
+        experts=tuple(experts),
     )
 
 
@@ -82,7 +85,7 @@ def _write(
         for node in b.graph.nodes:
             LOWERINGS[node.op](node, b)
         model = model_of(b, final_outputs(b, slot_names))
-        record = records.signature(name, path.name, model, b)
+        record = records.signature(name, path.name, model, b, geometry.longest_call(graph))
         written = write_ir(model, path, file, b.places)
     finally:
         file.close()
@@ -110,3 +113,6 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         for name, slot in graph.slots.items():
             if slot.dtype != "float32":
                 raise UnsupportedError("KX215", f"cache slot `{name}` is {slot.dtype}; the OpenVINO target keeps caches in float32")
+        for name, state in graph.states.items():
+            if state.dtype != "float32":
+                raise UnsupportedError("KX215", f"the state `{name}` is {state.dtype}; the OpenVINO target keeps states in float32")

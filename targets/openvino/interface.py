@@ -7,6 +7,7 @@ lengths                        the size of `sequence`: rows are padded on the le
                                beam_idx                int32 [batch], the row of the state that each row continues
 encoder_padding_mask           attention_mask (encoder), encoder_attention_mask (decoder)
 self slot, i-th of its kind    state past_key_values.<i>.key + present.<i>.key, the name that optimum gives it
+state, i-th of its kind        state past_conv.<i> + present_conv.<i>, past_recurrent.<i> + present_recurrent.<i>    [batch, *shape]
 cross slot                     past_key_values.<i>.encoder.key|value [batch, heads, encoder sequence, dim]
 score, backbone, ... (names.FORWARD) every input under its own name and dtype
 hidden, cross.<i>.key|value    last_hidden_state, present.<i>.encoder.key|value
@@ -19,10 +20,12 @@ from typing import Any
 
 import openvino as ov
 from kexport.graphs.dims import BATCH, SEQUENCE, TOTAL
-from kexport.graphs.ir import Slot, TensorType
+from kexport.graphs.ir import Slot, State, TensorType
 from kexport.runtime.contract import names
 from kexport.targets.openvino.builder import HEADS_FIRST, Builder, Output
+from kexport.targets.openvino.dtypes import element_type
 from kexport.targets.slot_names import SlotNames
+from openvino import opset6
 from openvino import opset13 as op
 
 HIDDEN = "hidden"
@@ -45,12 +48,14 @@ def declare_inputs(b: Builder, slot_names: SlotNames) -> None:
             b.add_input(names.ATTENTION_MASK, IDS_DTYPE, (BATCH, TOTAL))
         INPUTS[name](b, name, graph.inputs[name])
     for name, type_ in graph.inputs.items():
-        if name not in INPUTS:
+        if name not in INPUTS and name not in graph.states:
             b.set(name, b.add_input(name, type_.dtype, type_.shape))
-    if own:
+    if own or graph.states:
         b.add_input(names.BEAM_INDEX, "int32", (BATCH,))
     for name, slot in graph.slots.items():
         _declare_slot(b, name, slot, slot_names)
+    for name, state in graph.states.items():
+        _read_state(b, name, state, slot_names)
 
 
 def _declare_slot(b: Builder, name: str, slot: Slot, slot_names: SlotNames) -> None:
@@ -60,6 +65,23 @@ def _declare_slot(b: Builder, name: str, slot: Slot, slot_names: SlotNames) -> N
         return
     for part, (tensor, dim) in enumerate(zip(past, (slot.head_dim, slot.value_head_dim), strict=True)):
         b.past[name, part] = b.add_input(tensor, slot.dtype, (BATCH, slot.num_key_value_heads, "encoder_sequence", dim))
+
+
+def _read_state(b: Builder, name: str, state: State, slot_names: SlotNames) -> None:
+    """What each row's state holds, of the row that it continues; zeros before the first call."""
+    start = op.broadcast(b.number(0), b.shape((BATCH, *state.shape)))
+    held = opset6.read_value(start, _variable(name, slot_names), element_type(state.dtype), ov.PartialShape([-1, *state.shape]))
+    b.set(name, op.gather(held, b.input(names.BEAM_INDEX), b.integer(0)))
+
+
+def _alone(made: Output) -> Any:
+    """An operator whose only output is `made`: `assign` takes no other. A Convert that changes nothing is dropped when the model is compiled."""
+    node = made.get_node()
+    return node if node.get_output_size() == 1 else op.convert(made, made.get_element_type().to_string())
+
+
+def _variable(state: str, slot_names: SlotNames) -> str:
+    return slot_names.past_state(state) + slot_names.present_state(state)
 
 
 def _wide_ids(tensor_name: str) -> Declare:
@@ -93,9 +115,12 @@ INPUTS: dict[str, Declare] = {
 
 
 def final_outputs(b: Builder, slot_names: SlotNames) -> dict[str, Output]:
-    """The file's outputs by name."""
+    """The file's outputs by name; what states hold after the call is assigned to them."""
     outputs: dict[str, Output] = {}
     for name, value in b.graph.outputs.items():
+        if name in b.graph.states:
+            b.sinks.append(opset6.assign(_alone(b.value(value)), _variable(name, slot_names)))
+            continue
         cross, shape = slot_names.encoder_output(name), b.type_of(value).shape
         if cross is not None:
             outputs[cross], b.shapes[cross] = b.heads_first(value), tuple(shape[axis] for axis in HEADS_FIRST)

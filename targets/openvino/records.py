@@ -13,7 +13,7 @@ from kexport.targets.openvino.dtypes import dtype_name
 LAYOUT = ("batch", "key_value_heads", "length", "head_dim")
 
 
-def signature(name: str, file: str, model: ov.Model, b: Builder) -> Signature:
+def signature(name: str, file: str, model: ov.Model, b: Builder, max_sequence: int | None = None) -> Signature:
     """The record of one file. Rows are padded on the left, so that the last column is every row's last token; whole rows on the right."""
     outputs = tuple(_spec(tensor, b) for tensor in model.outputs)
     logits = next((spec for spec in outputs if spec.name == names.LOGITS), None)
@@ -23,6 +23,7 @@ def signature(name: str, file: str, model: ov.Model, b: Builder) -> Signature:
         inputs=tuple(_spec(tensor, b) for tensor in model.inputs),
         outputs=outputs,
         returns_logits="none" if logits is None else "last" if logits.shape[1] == 1 else "all",
+        max_sequence=max_sequence,
         padding_side="right" if name in (names.ENCODE, *names.FORWARD) else "left",
         weight_bytes=b.matrix_bytes,
     )

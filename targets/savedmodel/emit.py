@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from kexport.graphs.dims import SEQUENCE
 from kexport.graphs.ir import Graph
 from kexport.graphs.passes import PackProducts
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
-from kexport.runtime.contract.manifest import Fusion, Signature, TensorSpec
+from kexport.runtime.contract.manifest import Experts, Fusion, Signature, TensorSpec
+from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
-from kexport.targets.geometry import geometry
-from kexport.targets.lowerable import lowerable
+from kexport.targets.lowerable import bound, lowerable
 from kexport.targets.savedmodel import checkpoint, generate, gradients, records
 from kexport.targets.savedmodel import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.savedmodel.allowed_ops import count_operators
@@ -38,27 +39,30 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         UsageError: a capacity below 1.
     """
     _check(graphs, options)
-    ready = {name: lowerable(graph, LOWERINGS, _refusal, (PackProducts(),)) for name, graph in graphs.items()}
+    ready = {name: _ready(graph) for name, graph in graphs.items()}
     work = _Emission(ready, options)
     for name, graph_name in GRAPHS.items():
         if graph_name in ready:
-            work.add_graph(name, ready[graph_name])
+            one_token = name == names.DECODE and graphs[graph_name].states
+            graph = _ready(bound(graphs[graph_name], {SEQUENCE: 1})) if one_token else ready[graph_name]
+            work.add_graph(name, graph, geometry.longest_call(graphs[graph_name]))
     for name, graph in ready.items():
         if name == names.SCORE_GRADIENTS:
             work.add_gradients(graph)
         elif name in names.FORWARD:
             work.add_graph(name, graph)
-    main = main_of(ready)
-    if names.LOGITS in main.outputs and main.slots:
+    main = main_of(graphs)
+    if names.LOGITS in main.outputs and main.slots and not main.states:  # the loop feeds padded prompts whole
         work.add_generate()
     checkpoint.write(work.module(), work.functions, work.tensors.weights, weights, directory, options.on_tensor)
     return Emitted(
         signatures=tuple(work.signatures),
         cache=records.cache(main, work.slot_names, options.capacity),
-        fusions=tuple(work.fusions.values()),
+        fusions=(*work.fusions.values(), *geometry.recurrences(main)),
         ops=dict(sorted(count_operators(directory).items())),
         files=records.files(directory),
-        geometry=geometry(main, main.slots),
+        geometry=geometry.geometry(main, main.slots),
+        experts=tuple(work.experts.values()),
     )
 
 
@@ -67,11 +71,12 @@ class _Emission:
 
     def __init__(self, graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         self.graphs, self.options = graphs, options
-        self.slot_names = SlotNames(main_of(graphs).slots)
+        self.slot_names = SlotNames(main_of(graphs).slots, main_of(graphs).states)
         self.tensors = WeightTensors(options.stored_dtype)
         self.functions: dict[str, Any] = {}
         self.signatures: list[Signature] = []
         self.fusions: dict[tuple[str, str], Fusion] = {}
+        self.experts: dict[str, Experts] = {}
 
     def module(self) -> Any:
         """What is saved: the functions by name, the variables by label."""
@@ -81,8 +86,8 @@ class _Emission:
             setattr(module, name, function)
         return module
 
-    def add_graph(self, name: str, graph: Graph) -> None:
-        """The signature `name`: one call of a graph."""
+    def add_graph(self, name: str, graph: Graph, max_sequence: int | None = None) -> None:
+        """The signature `name`: one call of a graph, of at most `max_sequence` tokens a row."""
         one_token = name == names.DECODE
         rendered: list[Rendered] = []
 
@@ -95,6 +100,7 @@ class _Emission:
         result = rendered[-1]
         if name not in names.FORWARD or name == names.BACKBONE:  # of the whole rows only those of a backbone alone, which has nothing else
             self.fusions |= {(fusion.layer, fusion.form): fusion for fusion in result.fusions}
+            self.experts |= {one.layer: one for one in result.experts if one.sparse or one.layer not in self.experts}
         self.signatures.append(
             Signature(
                 name=name,
@@ -102,6 +108,7 @@ class _Emission:
                 inputs=inputs,
                 outputs=outputs_of(graph, self.slot_names, result.outputs),
                 sequence_lengths=(1,) if one_token else (),
+                max_sequence=None if one_token else max_sequence,
                 returns_logits="none" if names.LOGITS not in result.outputs else "all" if name in names.FORWARD else "last",
                 weight_bytes=result.weight_bytes,
             )
@@ -135,6 +142,10 @@ class _Emission:
 def main_of(graphs: Mapping[str, Graph]) -> Graph:
     """The graph that has the caches; of a backbone, its forward."""
     return graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
+
+
+def _ready(graph: Graph) -> Graph:
+    return lowerable(graph, LOWERINGS, _refusal, (PackProducts(),))
 
 
 def _refusal(op: str, place: str) -> UnsupportedError:

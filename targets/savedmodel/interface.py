@@ -5,6 +5,7 @@ decode     tokens, input_pos [batch, 1]: one token a row
 encode     tokens, encoder_mask [batch, encoder_sequence] -> cross_k_<i>, cross_v_<i>
 both of the first two also: kv_cache_k_<i>, kv_cache_v_<i> [batch, key-value heads, capacity, dim] in and out (any capacity; consumed),
                             cross_k_<i>, cross_v_<i> and encoder_mask in, with an encoder; logits float32 [batch, 1, vocabulary] out
+                            conv_state_<i>, recurrent_state_<i> [batch, *shape] in and out, with recurrent layers: no padding may stand in a call
 
 the signatures over whole rows (names.FORWARD) have their graph's own inputs and outputs
 
@@ -20,9 +21,9 @@ from typing import Any
 
 import tensorflow as tf
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE, Shape
-from kexport.graphs.ir import Graph, Slot
+from kexport.graphs.ir import Graph, Slot, State
 from kexport.runtime.contract import names
-from kexport.runtime.contract.manifest import Fusion, TensorSpec
+from kexport.runtime.contract.manifest import Experts, Fusion, TensorSpec
 from kexport.targets.savedmodel.attention import HEADS_FIRST, LENGTHS
 from kexport.targets.savedmodel.builder import Builder, Size, SlotTensors, Tensor
 from kexport.targets.savedmodel.lowering import LOWERINGS
@@ -45,8 +46,8 @@ INPUT_NAMES = {  # graph input -> tensor
 class SlotNames(HuggingFaceNames):
     """The names of CONTRACTS; a cache goes in and comes out under the same one."""
 
-    def __init__(self, slots: dict[str, Slot]) -> None:
-        super().__init__(slots)
+    def __init__(self, slots: Mapping[str, Slot], states: Mapping[str, State] | None = None) -> None:
+        super().__init__(slots, states)
         self.slots = slots
 
     def past(self, slot: str) -> tuple[str, str]:
@@ -59,6 +60,15 @@ class SlotNames(HuggingFaceNames):
         """Output names: the same."""
         return self.past(slot)
 
+    def past_state(self, state: str) -> str:
+        """A state's input name."""
+        stem, index = self._states[state]
+        return f"{stem}_state_{index}"
+
+    def present_state(self, state: str) -> str:
+        """Its output name: the same."""
+        return self.past_state(state)
+
 
 @dataclass(slots=True)
 class Rendered:
@@ -67,10 +77,13 @@ class Rendered:
     outputs: dict[str, Tensor]
     weight_bytes: int
     fusions: list[Fusion] = field(default_factory=list)
+    experts: list[Experts] = field(default_factory=list)
 
 
-def tensor_name(graph: Graph, name: str) -> str:
+def tensor_name(graph: Graph, name: str, slot_names: SlotNames) -> str:
     """How the signature calls an input of its graph."""
+    if name in graph.states:
+        return slot_names.past_state(name)
     return name if graph.name in names.FORWARD else INPUT_NAMES.get(name, name)
 
 
@@ -85,7 +98,7 @@ def inputs_of(graph: Graph, slot_names: SlotNames, *, one_token: bool) -> tuple[
             continue
         dtype = IDS if name in INPUT_NAMES else type_.dtype
         shape = tuple(sequence if dim == SEQUENCE else dim for dim in type_.shape)
-        specs.append(TensorSpec(name=tensor_name(graph, name), dtype=dtype, shape=shape))
+        specs.append(TensorSpec(name=tensor_name(graph, name, slot_names), dtype=dtype, shape=shape))
     if names.LOGITS in graph.outputs and not one_token and "lengths" not in graph.inputs:
         specs.append(TensorSpec(name=names.LENGTHS, dtype=IDS, shape=(BATCH,)))
     for name, slot in graph.slots.items():
@@ -115,20 +128,20 @@ def render(
     """Add `graph` to the function that is being traced; `tensors` are its inputs by their names in the signature."""
     b = Builder(graph, _sizes(graph, tensors, slot_names, one_token=one_token), weights)
     for name, type_ in graph.inputs.items():
-        tensor = tensors.get(tensor_name(graph, name))
+        tensor = tensors.get(tensor_name(graph, name, slot_names))
         if tensor is not None:
             b.set(name, tf.cast(tensor, type_.dtype))
     for name, slot in graph.slots.items():
         b.slots[name] = SlotTensors(slot, [tensors[tensor] for tensor in slot_names.past(name)])
     for node in graph.nodes:
         LOWERINGS[node.op](node, b)
-    return Rendered(_outputs(b, tensors, slot_names), sum(b.whole.values()), b.fusions)
+    return Rendered(_outputs(b, tensors, slot_names), sum(b.whole.values()), b.fusions, b.experts)
 
 
 def _sizes(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, *, one_token: bool) -> dict[str, Size]:
     sizes: dict[str, Size] = {}
     for name, type_ in graph.inputs.items():
-        tensor = tensors.get(tensor_name(graph, name))
+        tensor = tensors.get(tensor_name(graph, name, slot_names))
         for axis, dim in enumerate(type_.shape):
             if isinstance(dim, str) and dim not in sizes and tensor is not None:
                 sizes[dim] = tf.shape(tensor)[axis]
@@ -141,7 +154,7 @@ def _sizes(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, *
 
 
 def _outputs(b: Builder, tensors: Mapping[str, Tensor], slot_names: SlotNames) -> dict[str, Tensor]:
-    """Logits, or what else the graph gives; the encoder's caches; the written caches."""
+    """Logits, or what else the graph gives; states; the encoder's caches; the written caches."""
     if b.graph.name in names.FORWARD:
         return {name: b.value(value) for name, value in b.graph.outputs.items()}
     outputs: dict[str, Tensor] = {}
@@ -152,6 +165,8 @@ def _outputs(b: Builder, tensors: Mapping[str, Tensor], slot_names: SlotNames) -
         elif name == names.LOGITS:
             logits = b.value(value)
             outputs[name] = last_of(logits, tensors[names.LENGTHS]) if b.size(shape[1]) is None else logits
+        elif name in b.graph.states:
+            outputs[slot_names.present_state(name)] = b.value(value)
         elif name == names.HIDDEN_STATES:
             outputs[name] = b.value(value)
     for slot, parts in b.slots.items():
@@ -167,6 +182,7 @@ def outputs_of(graph: Graph, slot_names: SlotNames, rendered: Mapping[str, Tenso
     shapes: dict[str, Shape] = {}
     for name, slot in slot_names.slots.items():
         shapes |= dict(zip(slot_names.past(name), shapes_of(slot), strict=True))
+    shapes |= {slot_names.present_state(name): graph.type_of(name).shape for name in graph.states}
     if names.LOGITS in graph.outputs:
         shapes[names.LOGITS] = (BATCH, 1, graph.type_of(graph.outputs[names.LOGITS]).shape[-1])
     if names.HIDDEN_STATES in graph.outputs:

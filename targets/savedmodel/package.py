@@ -11,7 +11,10 @@ TENSORFLOW = "tensorflow"
 C_API = "tensorflow-c-api"
 CONSUMED = "the caches given to `prefill` and `decode` are written in place: go on with those that come back"
 
+NO_LOOP = "there is no `generate` signature: it pads prompts, and the states of recurrent layers know no padding"
+
 
 def write_vendor_files(directory: Path, emitted: Emitted) -> tuple[tuple[File, ...], tuple[VendorRuntime, ...]]:
     """No files; the verdicts."""
-    return (), (VendorRuntime(name=TENSORFLOW, accepted=True, reason=CONSUMED), VendorRuntime(name=C_API, accepted=True, reason=CONSUMED))
+    reason = f"{CONSUMED}; {NO_LOOP}" if emitted.cache.has_states else CONSUMED
+    return (), (VendorRuntime(name=TENSORFLOW, accepted=True, reason=reason), VendorRuntime(name=C_API, accepted=True, reason=reason))

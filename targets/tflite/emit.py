@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from kexport.graphs.dims import SEQUENCE
 from kexport.graphs.ir import Graph
+from kexport.graphs.passes import FoldConstants, RemoveDeadCode
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
-from kexport.runtime.contract.manifest import Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
-from kexport.targets.lowerable import lowerable
+from kexport.targets.lowerable import bound, lowerable
 from kexport.targets.tflite import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.tflite import records
 from kexport.targets.tflite.builder import Builder
@@ -40,26 +42,29 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         hint = "choose another target: onnx, openvino or savedmodel"
         raise UnsupportedError("KX382", f"the TFLite target, whose shapes are fixed, has no signature `{whole_rows[0]}` over whole rows", hint=hint)
     _check(graphs, options)
-    ready = {name: lowerable(graph, LOWERINGS, _refusal) for name, graph in graphs.items()}
-    main = ready[names.EXTEND]
-    plan, slot_names = plan_file(graphs, options), SlotNames(main.slots)
+    main = graphs[names.EXTEND]
+    plan, slot_names = plan_file(graphs, options), SlotNames(main.slots, main.states)
+    ready = _Ready(graphs)
     file_name = BUNDLE_FILE if options.package == LITERTLM else MODEL_FILE
     file, operators = ModelFile(), Counter[str]()
     signatures: list[Signature] = []
     fusions: dict[tuple[str, str], Fusion] = {}
+    experts: dict[str, Experts] = {}
     for wanted in plan.signatures:
-        subgraph, builder = render(ready[wanted.graph], wanted, plan, options, slot_names, file)
+        subgraph, builder = render(ready.graph(wanted), wanted, plan, options, slot_names, file)
         signatures.append(records.signature(wanted, file_name, subgraph))
         fusions |= {(fusion.layer, fusion.form): fusion for fusion in builder.fusions}
+        experts |= {one.layer: one for one in builder.experts if one.sparse or one.layer not in experts}
         operators.update(operator.form for operator in subgraph.operators)
     written = file.write(directory / MODEL_FILE, weights, options.on_tensor)
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, options.capacity, plan.encoder_capacity if names.ENCODE in graphs else 0),
-        fusions=tuple(fusions.values()),
+        fusions=(*fusions.values(), *geometry.recurrences(main)),
         ops=dict(sorted(operators.items())),
         files=(written,),
         geometry=geometry.geometry(main, main.slots),
+        experts=tuple(experts.values()),
     )
 
 
@@ -73,9 +78,27 @@ def render(
         builder.scope(node)
         LOWERINGS[node.op].lower(node, builder)
     outputs = final_outputs(builder, graph, slot_names, with_logits=wanted.with_logits, encoder_capacity=plan.encoder_capacity)
-    subgraph = builder.finish(file, outputs, ALWAYS_THERE)
+    subgraph = builder.finish(file, outputs, ALWAYS_THERE | {slot_names.past_state(state) for state in graph.states})
     file.subgraphs.append(subgraph)
     return subgraph, builder
+
+
+class _Ready:
+    """The graphs as signatures take them, each made once: those with states for their number of tokens, on which the form of a recurrence depends."""
+
+    def __init__(self, graphs: Mapping[str, Graph]) -> None:
+        self._graphs = graphs
+        self._made: dict[tuple[str, int], Graph] = {}
+
+    def graph(self, wanted: SignaturePlan) -> Graph:
+        """The graph of a signature."""
+        graph = self._graphs[wanted.graph]
+        key = (wanted.graph, wanted.sequence if graph.states else 0)
+        if key not in self._made:
+            sizes = {SEQUENCE: wanted.sequence} if graph.states else {}
+            folded = (FoldConstants(), RemoveDeadCode()) if graph.states else ()
+            self._made[key] = lowerable(bound(graph, sizes) if sizes else graph, LOWERINGS, _refusal, folded)
+        return self._made[key]
 
 
 def _refusal(op: str, place: str) -> UnsupportedError:
@@ -92,9 +115,14 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise UnsupportedError("KX235", f"the TFLite target has no package `{options.package}`", hint="--package takes tflite or litertlm")
     if names.EXTEND not in graphs:
         raise InternalError("KX920", "there is no `extend` graph to emit")
+    if options.package == LITERTLM and graphs[names.EXTEND].states:
+        raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with recurrent layers", hint="use --package tflite")
     if options.package == LITERTLM and names.ENCODE in graphs:
         raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with an encoder", hint="use --package tflite")
     for graph in graphs.values():
         for name, slot in graph.slots.items():
             if slot.dtype != "float32":
                 raise UnsupportedError("KX237", f"cache slot `{name}` is {slot.dtype}; the TFLite target keeps caches in float32")
+        for name, state in graph.states.items():
+            if state.dtype != "float32":
+                raise UnsupportedError("KX237", f"the state `{name}` is {state.dtype}; the TFLite target keeps states in float32")

@@ -6,16 +6,17 @@ lengths                        lengths        int32 [1], only where something re
 encoder_padding_mask           encoder_mask   int32 [1, n], 1 on real tokens
 self slot, i-th of its kind    kv_cache_k_<i>, kv_cache_v_<i>    float32 [1, heads, cache length, dim], in and out
 cross slot                     cross_k_<i>, cross_v_<i>          float32 [1, heads, encoder capacity, dim], out of `encode_<n>`
+state, i-th of its kind        conv_state_<i>, recurrent_state_<i>    float32 [1, *shape], in and out; its output is not written over its input
 logits                         logits         float32 [1, 1, vocabulary]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from kexport.graphs.dims import ENCODER_SEQUENCE
-from kexport.graphs.ir import Graph, Slot
+from kexport.graphs.ir import Graph, Slot, State
 from kexport.runtime.contract import names
 from kexport.targets.slot_names import SlotNames as HuggingFaceNames
 from kexport.targets.tflite.attention import HEADS_FIRST
@@ -29,8 +30,8 @@ IDS = "int32"
 class SlotNames(HuggingFaceNames):
     """LiteRT-LM's names; a cache goes in and comes out under the same one."""
 
-    def __init__(self, slots: dict[str, Slot]) -> None:
-        super().__init__(slots)
+    def __init__(self, slots: Mapping[str, Slot], states: Mapping[str, State] | None = None) -> None:
+        super().__init__(slots, states)
         self._kinds = {name: slot.kind for name, slot in slots.items()}
 
     def past(self, slot: str) -> tuple[str, str]:
@@ -43,11 +44,23 @@ class SlotNames(HuggingFaceNames):
         """Output names: the same."""
         return self.past(slot)
 
+    def past_state(self, state: str) -> str:
+        """A state's input name."""
+        stem, index = self._states[state]
+        return f"{stem}_state_{index}"
+
+    def present_state(self, state: str) -> str:
+        """Its output name: the same."""
+        return self.past_state(state)
+
 
 def declare_inputs(b: Builder, slot_names: SlotNames, encoder_capacity: int) -> None:
     """Declare the signature's inputs and set the graph's inputs from them."""
     for name in b.graph.inputs:
-        INPUTS.get(name, _as_it_is)(b, name)
+        if name in b.graph.states:
+            b.set(name, b.add_input(slot_names.past_state(name), b.type_of(name).dtype, b.shape_of(name)))
+        else:
+            INPUTS.get(name, _as_it_is)(b, name)
     for name, slot in b.graph.slots.items():
         length = b.cache_length if slot.kind == "self" else encoder_capacity
         key, value = (
@@ -85,11 +98,13 @@ INPUTS: dict[str, Callable[[Builder, str], None]] = {
 
 
 def final_outputs(b: Builder, graph: Graph, slot_names: SlotNames, *, with_logits: bool, encoder_capacity: int) -> dict[str, Tensor]:
-    """The signature's outputs by name: logits where wanted, the encoder's caches padded to their capacity, the written caches."""
+    """The signature's outputs by name: logits where wanted, states, the encoder's caches padded to their capacity, the written caches."""
     outputs: dict[str, Tensor] = {}
     for name, value in graph.outputs.items():
         cross = slot_names.encoder_output(name)
-        if cross is not None:
+        if name in graph.states:
+            outputs[slot_names.present_state(name)] = b.value(value)
+        elif cross is not None:
             outputs[cross] = _padded(b, b.transpose(b.value(value), HEADS_FIRST), encoder_capacity)
         elif (with_logits or name == names.HIDDEN_STATES) and ENCODER_SEQUENCE not in graph.type_of(value).shape:
             outputs[name] = b.value(value)

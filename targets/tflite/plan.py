@@ -18,8 +18,10 @@ from kexport.graphs.ir import Graph
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UsageError
 from kexport.targets.base import EmitOptions
+from kexport.targets.geometry import longest_call
 
 DEFAULT_BUCKETS = (16, 128, 512)
+EXACT_BUCKETS = (4, 16, 64, 256)  # with states, which no padding may reach: what is left of a prompt goes in steps of one token
 FIRST_CONTEXT = 256
 BETWEEN = 1.5  # a context between one power of two and the next: on the way there a step attends to half as many positions in vain
 LITERTLM = "litertlm"
@@ -53,7 +55,9 @@ def plan_file(graphs: Mapping[str, Graph], options: EmitOptions) -> FilePlan:
     """
     if options.capacity < 1:
         raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
-    buckets = chosen_buckets(options.prefill_buckets or DEFAULT_BUCKETS, options.capacity)
+    main = graphs[names.EXTEND]
+    longest = min(options.capacity, longest_call(main) or options.capacity)
+    buckets = chosen_buckets(options.prefill_buckets or (EXACT_BUCKETS if main.states else DEFAULT_BUCKETS), longest)
     length = options.capacity + (head_room(buckets) if options.package == LITERTLM else 0)
     encoder_capacity = options.encoder_capacity or options.capacity
     sizes = {"batch": 1, "total": length, "encoder_sequence": encoder_capacity}
@@ -85,7 +89,7 @@ def _shorter(sizes: Mapping[str, int], buckets: tuple[int, ...], length: int) ->
 
 
 def chosen_buckets(wanted: tuple[int, ...], capacity: int) -> tuple[int, ...]:
-    """The buckets in order, none longer than the capacity."""
+    """The buckets in order, none longer than `capacity`."""
     if min(wanted) < 1:
         raise UsageError("KX107", f"--prefill-buckets has {min(wanted)}", hint="a bucket is a number of tokens, at least 1")
     return tuple(sorted({min(bucket, capacity) for bucket in wanted}))

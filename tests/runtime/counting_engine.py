@@ -1,4 +1,5 @@
-"""An engine without a model: the logits of a row are a fixed function of the tokens it holds. It counts what it is asked for."""
+"""Engines without a model: the logits of a row are a fixed function of the tokens it holds, or of all it was ever fed. They count what they are
+asked for."""
 
 from __future__ import annotations
 
@@ -66,3 +67,39 @@ class CountingEngine(Engine):
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+PADDING = -1  # what a padded token leaves in a state
+
+
+class RecurrentCache(CountingCache):
+    """Beside the tokens a state: all tokens that were ever fed, padding as `PADDING`; going back leaves it as it is."""
+
+    def __init__(self, batch_size: int, capacity: int) -> None:
+        super().__init__(batch_size, capacity)
+        self.taken: list[list[int]] = [[] for _ in range(batch_size)]
+
+    def step_back(self, lengths: Any) -> None:
+        super().step_back(lengths)
+        self.rows = [row[:length] for row, length in zip(self.rows, self.lengths, strict=True)]
+
+    def reorder(self, rows: Any) -> None:
+        super().reorder(rows)
+        self.taken = [list(self.taken[row]) for row in rows]
+
+
+class RecurrentEngine(CountingEngine):
+    """An engine whose model keeps a state, in which padding leaves traces."""
+
+    marks_padding = True
+
+    def new_cache(self, batch_size: int, capacity: int) -> RecurrentCache:
+        return RecurrentCache(batch_size, capacity)
+
+    def extend(self, cache: CacheState, tokens: Any, lengths: Any = None) -> Any:
+        assert isinstance(cache, RecurrentCache) and lengths is None
+        for row, valid in enumerate(self.valid_lengths_of(cache)):
+            places = range(cache.lengths[row], cache.lengths[row] + tokens.shape[1])
+            cache.taken[row] += [int(token) if place < valid else PADDING for place, token in zip(places, tokens[row], strict=True)]
+        super().extend(cache, tokens)
+        return np.stack([logits_of(row, taken) for row, taken in zip(cache.rows, cache.taken, strict=True)])

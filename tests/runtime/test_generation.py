@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kexport.runtime import samplers
+from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Rng
-from kexport.runtime.generation import Generated, IndependentRows, Job, generate
+from kexport.runtime.generation import Generated, IndependentRows, Job, generate, loop_of
 from kexport.runtime.prompts import Prompt
 from kexport.runtime.samplers.base import Draw
 
-from .counting_engine import VOCABULARY, CountingEngine, logits_of
+from .counting_engine import PADDING, VOCABULARY, CountingEngine, RecurrentEngine, logits_of
 
 PAD = 0
 
@@ -27,15 +28,17 @@ def padded(rows: list[list[int]], length: int, dtype: Any = np.int32) -> Prompt:
     return Prompt(ids, mask)
 
 
-def literal_loop(sampler: Any, job: Job, encoder_rows: list[list[int]] | None = None) -> Generated:
-    """facts of KerasHub's loop, one line each, no caches: the truth of this file."""
+def literal_loop(sampler: Any, job: Job, encoder_rows: list[list[int]] | None = None, taken: list[list[int]] | None = None) -> Generated:
+    """facts of KerasHub's loop, one line each, no caches: the truth of this file. `taken`: each row's state after the prefill."""
     ids, mask = job.prompt.ids.copy(), job.prompt.mask
     start = index = int(mask.sum(axis=1).min())
     while index < ids.shape[1]:
         if job.stop_ids is not None and (np.isin(ids, job.stop_ids) & ~mask).any(axis=1).all():
             break
         for row in range(len(ids)):
-            logits = logits_of(ids[row, :index].tolist(), encoder_rows[row] if encoder_rows else ())
+            if taken is not None:
+                taken[row].append(int(ids[row, index - 1]))
+            logits = logits_of(ids[row, :index].tolist(), taken[row] if taken else encoder_rows[row] if encoder_rows else ())
             token = sampler.next_token(sampler.probabilities(logits[None])[0], Draw(index - start, row, len(ids), job.rng))
             if not mask[row, index]:
                 ids[row, index] = token
@@ -79,6 +82,63 @@ def test_both_schedules_are_keras_hubs(rows: list[list[int]], room: int, stop_id
         expected = literal_loop(literal, job)
         assert_equal(generate(CountingEngine(), independent, job, lock_step=False), expected)
         assert_equal(generate(CountingEngine(), lock_step, job, lock_step=True), expected)
+
+
+def buffers(prompt: Prompt) -> list[list[int]]:
+    """What a state holds once the whole buffer is prefilled."""
+    return [np.where(mask, ids, PADDING).tolist() for ids, mask in zip(prompt.ids, prompt.mask, strict=True)]
+
+
+@given(rows=prompts, room=st.integers(0, 12), stop_ids=stops, sampler=st.sampled_from(SAMPLERS), visible_only=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_states_take_what_keras_hub_feeds(rows: list[list[int]], room: int, stop_ids: Any, sampler: Any, visible_only: bool) -> None:
+    """The whole buffer with its padding, then the last token of the shortest prompt once more, and rows behind their stop id go on being fed."""
+    length = max(len(row) for row in rows) + room
+    job = Job(padded(rows, length), stop_ids=stop_ids, visible_only=visible_only, schedule="lock_step", prefill="buffer")
+    literal, ours = (samplers.get(sampler) for _ in range(2))
+    for _ in range(2):
+        expected = literal_loop(literal, job, taken=buffers(job.prompt))
+        assert_equal(generate(RecurrentEngine(), ours, job), expected)
+
+
+@given(rows=prompts, room=st.integers(0, 12), stop_ids=stops, sampler=st.sampled_from(SAMPLERS))
+@settings(max_examples=50, deadline=None)
+def test_a_prefilled_buffer_leaves_rows_their_pace(rows: list[list[int]], room: int, stop_ids: Any, sampler: Any) -> None:
+    """A model without states whose prefill must see the buffer gives what KerasHub gives, each row at its own pace."""
+    length = max(len(row) for row in rows) + room
+    job = Job(padded(rows, length), stop_ids=stop_ids, prefill="buffer")
+
+    class Engine(CountingEngine):
+        """Keys and values: going back forgets."""
+
+        def new_cache(self, batch_size: int, capacity: int) -> Any:
+            return RecurrentEngine().new_cache(batch_size, capacity)
+
+    assert_equal(generate(Engine(), samplers.get(sampler), job), literal_loop(samplers.get(sampler), job))
+
+
+def test_a_row_in_lock_step_is_streamed() -> None:
+    """One row shows each of its tokens as it comes, and takes none back; beams show nothing before the end."""
+    job = Job(padded([[1, 2]], 12), schedule="lock_step", prefill="buffer")
+    for sampler, shown in (("greedy", 10), ("beam", 0)):
+        loop = loop_of(RecurrentEngine(), samplers.get(sampler), job)
+        seen = [loop.ids[0, : loop.columns[0]].tolist() for _ in loop.steps()]
+        result = loop.result().ids[0].tolist()
+        assert len(seen) == shown and all(result[: len(part)] == part for part in seen)
+
+
+def test_beams_go_on_from_the_buffer() -> None:
+    """Beam search over one beam is greedy, on states as well: the buffer is prefilled once, before rows become beams."""
+    job = Job(padded([[1, 2, 3], [4]], 9), schedule="lock_step", prefill="buffer")
+    one_beam = samplers.get({"class_name": "BeamSampler", "config": {"num_beams": 1}})
+    assert_equal(generate(RecurrentEngine(), one_beam, job), generate(RecurrentEngine(), samplers.get("greedy"), job))
+
+
+def test_states_do_not_take_masks_with_holes() -> None:
+    """An id outside the mask in front of one inside it would enter the states: told before anything runs."""
+    job = Job(Prompt(np.array([[1, 2, 3, 4]]), np.array([[True, False, True, False]])), schedule="lock_step", prefill="buffer")
+    with pytest.raises(UnsupportedError, match="KX562"):
+        generate(RecurrentEngine(), samplers.get("greedy"), job)
 
 
 @given(rows=prompts, room=st.integers(0, 12), stop_ids=stops, sampler=st.sampled_from(SAMPLERS))

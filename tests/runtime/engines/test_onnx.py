@@ -185,7 +185,7 @@ def test_step_copies_no_cache(engine: Engine) -> None:
     cache = engine.new_cache(1, 32)
     engine.extend(cache, np.array([[1, 2, 3]]))
     engine.extend(cache, np.array([[4]]))
-    outputs = {value.data_ptr() for value in cache.bindings[None]._io.get_outputs()}
+    outputs = {value.data_ptr() for value in cache.bindings[None, 0]._io.get_outputs()}
     buffers = [array.__array_interface__["data"][0] for array in cache.self_arrays]
     assert set(buffers) <= outputs
     assert all(array[:, :, :4].any() and not array[:, :, 4:].any() for array in cache.self_arrays)

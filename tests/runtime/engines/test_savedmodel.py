@@ -234,7 +234,7 @@ def test_records_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="other"):
         open_engine(tmp_path, replace(manifest, signatures=(*manifest.signatures, other)))
     slots = tuple(replace(slot, kind="recurrent") for slot in manifest.cache.slots)
-    with pytest.raises(UnsupportedError, match="recurrent"):
+    with pytest.raises(InvalidInputError, match="2 inputs"):
         open_engine(tmp_path, replace(manifest, cache=replace(manifest.cache, slots=slots)))
 
 
