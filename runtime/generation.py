@@ -151,9 +151,10 @@ class IndependentRows:
     def _prefill(self, cache: CacheState, rows: npt.NDArray[np.intp]) -> Logits:
         """Feed each row's prompt; the logits of its first open column."""
         prefixes = self.columns[rows]
+        cache.prefilled = self._start - 1, self._length
         if self._job.images is not None:
             return self._engine.extend(cache, *self._job.images.fill(self._engine, cache, rows, self.ids[rows, : prefixes.max()], prefixes))
-        if self._job.prefill == "prompt":
+        if self._job.prefill == "prompt" or self._engine.takes_extents:
             return self._engine.extend(cache, *self._job.prompt.first_tokens(self.ids, rows, prefixes))
         _Feed(self._engine, cache).buffer(Prompt(self.ids[rows], self._mask[rows]), prefixes - 1)
         return self._engine.extend(cache, self.ids[rows, prefixes - 1][:, None])
@@ -253,7 +254,9 @@ class EngineDecoder:
             return
         feed = _Feed(self._engine, self._cache, with_hidden_states=with_hidden_states, pieces=pieces)
         held = prompt.start - 1
-        states = feed.prompt(prompt.ids[:, :held]) if prefill == "prompt" else feed.buffer(prompt, np.full(len(prompt.ids), held))
+        self._cache.prefilled = held, prompt.ids.shape[1]
+        is_prompt_enough = prefill == "prompt" or self._engine.takes_extents
+        states = feed.prompt(prompt.ids[:, :held]) if is_prompt_enough else feed.buffer(prompt, np.full(len(prompt.ids), held))
         self._prompt_hidden_states = states[:, :held]
 
     def step(self, tokens: Ids) -> Logits:

@@ -41,9 +41,17 @@ class WholePrompts:
         check_capacity(length, capacity, "`max_length` asks for")
         return length
 
+    def length_for(self, prompt: int, new: int) -> int:
+        """The `max_length` that leaves room for `new` tokens behind `prompt` ones."""
+        return prompt + new
+
     def room(self, tokenizer: Tokenizer, length: int) -> int:
         """How many tokens a prompt may have if an answer is to follow it."""
         return length - 1
+
+    def kept(self, ids: list[int], packer: Packer) -> list[int]:
+        """The ids of a text that come back in front of the new ones, where there is room for those."""
+        return [*packer.start, *ids]
 
     def pack(self, tokenizer: Tokenizer, texts: Sequence[str], length: int, capacity: int = 0) -> Prompt:
         """Texts as a prompt; `length` is what `max_length` gave. Raises InvalidInputError (KX523) for one that is too long for the artifact."""
@@ -79,22 +87,28 @@ class SplitPrompts(WholePrompts):
 
     def length(self, asked: Any, default: int) -> int:
         if asked is None:
-            hint = "give one; there is no default, in KerasHub neither"
+            hint = "there is no default, as in KerasHub; on the command line --max-new-tokens or --max-length, which mean the same here"
             raise InvalidInputError("KX527", "`max_length` must be specified: for this model it is the number of new tokens", hint=hint)
         check_whole_number(asked, least=0)
         return int(asked)
 
+    def length_for(self, prompt: int, new: int) -> int:
+        return new
+
     def room(self, tokenizer: Tokenizer, length: int) -> int:
         return tokenizer.packer("prompt").sequence_length
 
+    def kept(self, ids: list[int], packer: Packer) -> list[int]:
+        return ids[-packer.sequence_length :]
+
     def pack(self, tokenizer: Tokenizer, texts: Sequence[str], length: int, capacity: int = 0) -> Prompt:
-        width = tokenizer.packer("prompt").sequence_length
-        rows = [row[-width:] for row in tokenizer.encode(texts)]
+        packer = tokenizer.packer("prompt")
+        rows = [self.kept(row, packer) for row in tokenizer.encode(texts)]
         empty = next((number for number, row in enumerate(rows) if not row), None)
         if empty is not None:
             raise InvalidInputError("KX521", f"row {empty} has no prompt token", hint="give each prompt at least one character")
         check_capacity(max(map(len, rows)) + length, capacity, "prompt and new tokens have")
-        return split(rows, length, width)
+        return split(rows, length, packer.sequence_length)
 
     def checked(self, prompt: Prompt, vocabulary_size: int, name: str = "") -> Prompt:
         return self.read(self.prompt_arrays(prompt), vocabulary_size=vocabulary_size, capacity=0)
@@ -140,6 +154,11 @@ def split(rows: Sequence[Sequence[int]], new_tokens: int, width: int) -> Prompt:
     ids = np.full((len(rows), 1 + new_tokens), PAD, np.int32)
     ids[:, 0] = [row[-1] for row in rows]
     return Prompt(ids, ids != PAD, prefix)
+
+
+def first_columns(rows: Sequence[Sequence[int]], width: int) -> list[int]:
+    """Where each row of a result begins behind the padding of a prefix of `width`."""
+    return [width + 1 - len(row) for row in rows]
 
 
 def read_table(inputs: Mapping[str, Any], ids_name: str, mask_name: str, *, vocabulary_size: int, capacity: int) -> Prompt:

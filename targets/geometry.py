@@ -18,6 +18,7 @@ STATE_LAYOUTS = {"convolution": ("batch", "tokens", "channels"), "recurrent": ("
 PARALLEL_FORM = "delta rule, parallel over a chunk"
 PLAIN_FORM = "plain operators"
 VIEWS = {"reshape", "transpose", "cast"}  # what may stand between a state and the node that carries it on
+EXTENT_IS_UNKNOWN = "it cannot tell the model where the original's calls end, which the original's results depend on"
 UNKNOWN_TO_VENDORS = "it has recurrent layers, whose states this runtime does not carry"
 ATTENTION = ("attention", "joint_attention")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from kexport.runtime.prompt_forms import FORMS, split
+from kexport.runtime.prompt_forms import FORMS, first_columns, split
 from numpy.typing import NDArray
 
 SEED = 20260101
@@ -87,8 +87,7 @@ def generated_rows(case: Case, result: Mapping[str, Any], form: str) -> NDArray[
     ids = np.asarray(result["decoder_token_ids" if case.encoder else "token_ids"], np.int32)
     if form != "split":
         return ids
-    width = max(map(len, case.prompts))
-    starts = [width + 1 - len(prompt) for prompt in case.prompts]
+    starts = first_columns(case.prompts, max(map(len, case.prompts)))
     return np.stack([row[start : start + case.max_length] for row, start in zip(ids, starts, strict=True)])
 
 

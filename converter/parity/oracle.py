@@ -7,6 +7,7 @@ reading each weight from the checkpoint when an op needs it.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -61,7 +62,9 @@ class Oracle(ABC):
         """The original's own prefill of the padded prompts, then `rows` token by token from the last one that all prompts have."""
         import tensorflow as tf
 
-        _, cache = self.task._build_cache(*(tf.constant(part) for part in case.decoder_rows(self.pad)))
+        ids, mask = (tf.constant(part) for part in case.decoder_rows(self.pad))
+        wanted = inspect.signature(self.task._build_cache).parameters
+        _, cache = self.task._build_cache(ids, mask) if "padding_mask" in wanted else self.task._build_cache(ids)
         steps = []
         for column in range(case.start - 1, rows.shape[1]):
             logits, _, cache = self.task.call_with_cache(tf.constant(rows[:, column : column + 1]), cache, tf.constant(column))

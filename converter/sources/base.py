@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -146,9 +147,20 @@ def choose_task(
     return chosen
 
 
-def keras_hub_class(task: manifest.Task) -> Any:
-    """The keras_hub base class whose `from_preset` builds this task."""
-    return getattr(import_keras_hub().models, _KERAS_HUB_CLASSES[task])
+def keras_hub_class(task: manifest.Task, class_name: str = "") -> Any:
+    """The keras_hub class whose `from_preset` builds this task: `class_name` where the library has it, else the base class, which chooses by the
+    backbone (and of Gemma 4's two tasks takes the draft model)."""
+    models = import_keras_hub().models
+    base = getattr(models, _KERAS_HUB_CLASSES[task])
+    named = getattr(models, class_name, base)
+    return named if isinstance(named, type) and issubclass(named, base) else base
+
+
+@contextlib.contextmanager
+def told_apart_from_results() -> Iterator[None]:
+    """What converters print inside goes to standard error: standard output is for results."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def backbone_of(model: Any) -> Any:

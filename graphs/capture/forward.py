@@ -54,7 +54,7 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     """
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
-    reason = semantics_of(model).no_forward if name in _OF_TASKS else None
+    reason = semantics_of(model).no_forward if name != names.EMBED else None
     if reason is not None:
         raise UnsupportedError("KX381", f"the uncached forward of {type(model).__name__} is no reference: {reason}", hint=f"convert without {name}")
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)

@@ -52,7 +52,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         elif name in names.FORWARD:
             work.add_graph(name, graph)
     main = main_of(graphs)
-    if names.LOGITS in main.outputs and main.slots and not main.states:  # the loop feeds padded prompts whole
+    if names.LOGITS in main.outputs and main.slots and not main.states and names.EXTENT not in main.inputs:  # the loop feeds padded prompts whole
         work.add_generate()
     checkpoint.write(work.module(), work.functions, work.tensors.weights, weights, directory, options.on_tensor)
     return Emitted(

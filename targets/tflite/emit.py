@@ -117,6 +117,8 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise InternalError("KX920", "there is no `extend` graph to emit")
     if options.package == LITERTLM and graphs[names.EXTEND].states:
         raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with recurrent layers", hint="use --package tflite")
+    if options.package == LITERTLM and names.EXTENT in graphs[names.EXTEND].inputs:
+        raise UnsupportedError("KX236", f"LiteRT-LM cannot run this model: {geometry.EXTENT_IS_UNKNOWN}", hint="use --package tflite")
     if options.package == LITERTLM and names.ENCODE in graphs:
         raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with an encoder", hint="use --package tflite")
     for graph in graphs.values():

@@ -21,10 +21,11 @@ TRANSPOSED = (0, 1, 3, 2)
 RULE = "RWKV7_OP_RNN"  # where a layer keeps the recurrence it runs in decoding
 
 
-@semantics("RWKV7CausalLM")
+@semantics("RWKV7CausalLM", "RWKV7Backbone")
 def semantics_of_task(task: Any) -> Semantics:
-    """Padding leaves the states as they are, so rows are independent; the prompt's last token begins a buffer of its own."""
-    return Semantics(prompt="split")
+    """Padding leaves the states as they are, so rows are independent; the prompt's last token begins a buffer of its own. Stock unrolls whole rows
+    token by token, and the parallel form takes a chunk."""
+    return Semantics(prompt="split", no_forward="its layers go through a row in steps, from state to state")
 
 
 @interceptor("rwkv7")

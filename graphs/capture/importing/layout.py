@@ -98,9 +98,8 @@ def tile(importer: Importer, op: tf.Operation) -> None:
     spread: list[Dim] = []
     wide: list[Dim] = []
     for dim, repeat in zip(before, repeats, strict=True):
-        once = repeat == 1  # such an axis needs no companion: some targets broadcast few axes
-        spread += [dim] if once else [1, dim]
-        wide += [dim] if once else [repeat, dim]
+        spread += [dim] if repeat == 1 else [1, dim]  # formats bound the number of axes
+        wide += [dim] if repeat == 1 else [repeat, dim]
     name = reshape_value(importer, importer.value(op.inputs[0]), tuple(spread))
     if tuple(wide) != tuple(spread):
         name = importer.node("broadcast_to", [name], shape=tuple(wide))

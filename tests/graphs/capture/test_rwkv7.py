@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kexport.graphs.interpreter import new_caches, run
+from kexport.runtime.contract.errors import UnsupportedError
 
 from tests.zoo import ZOO
 
@@ -116,6 +117,16 @@ def test_a_first_token_is_never_padding(task: Any, extend: Any) -> None:
     extend([[0], [0]], 1, caches)
     assert all(np.array_equal(caches[name][0], state) for name, state in before.items())
     assert any(state.any() for state in before.values())
+
+
+@pytest.mark.parametrize("signature", ["score", "score_layers", "backbone"])
+def test_whole_rows_are_refused(signature: str, task: Any) -> None:
+    """Rows of any length in one call are beyond the recurrence's parallel form; that is said before anything is traced."""
+    from kexport.graphs.capture.forward import capture_forward
+
+    with pytest.raises(UnsupportedError, match="go through a row in steps") as raised:
+        capture_forward(task.backbone if signature == "backbone" else task, signature)
+    assert raised.value.code == "KX381"
 
 
 def test_graph_is_recognised(task: Any) -> None:
