@@ -58,12 +58,13 @@ def image_record(task: Any, *, text_only: bool) -> Images | None:
     """
     from kexport.graphs.capture.images import images_of
 
-    family = images_of(task)
+    family, own = images_of(task), getattr(task, "preprocessor", None)
     if family is None:
-        return None
+        marker = getattr(own, "image_placeholder", None) if getattr(own, "image_converter", None) is not None else None
+        return Images(height=0, width=0, tokens=0, marker=marker) if marker else None  # what its preprocessor makes of it is not known
     height, width, channels = family.image_shape
     sizes = Images(height=height, width=width, channels=channels, tokens=family.tokens)
-    preprocessor: Any = getattr(task, "preprocessor", None)
+    preprocessor: Any = own
     if getattr(preprocessor, "image_converter", None) is None:
         return sizes
     record = _with_preprocessor(sizes, preprocessor)

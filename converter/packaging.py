@@ -51,7 +51,7 @@ def package(
     """
     tokenizer = _with_chat(source, _bounded(original.task, limits, _export_tokenizer(original, options, directory)), directory)
     images = image_record(original.task, text_only=names.VISION not in {s.name for s in emitted.signatures}) if source.task == "causal-lm" else None
-    if images is not None and images.marker and tokenizer is not None:
+    if images is not None and images.replacement and tokenizer is not None:
         prove_replacement(original.task.preprocessor, directory, tokenizer, images)
     runtimes = _write_vendor_files(target, emitted, tokenizer, directory) if source.task != "backbone" else ()
     _carry_over(source, directory)

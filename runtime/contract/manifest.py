@@ -202,7 +202,7 @@ class Images(Record, frozen=True, kw_only=True):
 
     `height`, `width`, `channels`: of pixel values. `tokens`: the embeddings that one image becomes, and the ids that stand for it in a row. The rest
     comes from the original's preprocessor and is empty without one. `most`: images of one prompt. `marker`: what stands for an image in a text, and
-    `replacement` what is written there instead before the text becomes ids; `placeholder_id`: the id whose embeddings are the image's.
+    `replacement` what is written there instead before the text becomes ids (empty: not known, such texts are refused); `placeholder_id`: the id whose embeddings are the image's.
     """
 
     height: int

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from kexport.runtime.contract.errors import InvalidInputError
+from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Images
 from kexport.runtime.prompts import Mask, Prompt, as_mask, read_table
 
@@ -32,8 +32,11 @@ class PromptImages:
 
 
 def with_replacements(texts: Sequence[str], record: Images) -> list[str]:
-    """The texts as the original's preprocessor hands them to its tokenizer, whether or not there are images."""
-    return [text.replace(record.marker, record.replacement) for text in texts] if record.marker else list(texts)
+    """The texts as the original's preprocessor hands them to its tokenizer, whether or not there are images. Raises UnsupportedError (KX584) for one
+    that names an image where the artifact does not know what the original writes instead."""
+    if record.marker and not record.replacement and any(record.marker in text for text in texts):
+        raise UnsupportedError("KX584", f"this artifact takes texts alone, none with `{record.marker}`", hint="leave it out of the prompt")
+    return [text.replace(record.marker, record.replacement) for text in texts] if record.replacement else list(texts)
 
 
 def place_images(prompt: Prompt, pixel_values: list[Array], record: Images) -> PromptImages:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kexport.runtime.contract.errors import InvalidInputError
+from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Images, ImageSteps
 from kexport.runtime.images.pixels import read_images, to_pixel_values
 from kexport.runtime.images.prompts import place_images, read_placed_images, with_replacements
@@ -88,6 +88,15 @@ def test_a_file_is_its_pixels(tmp_path: Path) -> None:
 def test_texts_get_what_stands_for_an_image() -> None:
     """Every marker is replaced, once."""
     assert with_replacements(["a <i> b<i>", "none"], RECORD) == ["a [<i>xx] b[<i>xx]", "none"]
+
+
+def test_a_marker_that_becomes_something_unknown_is_refused() -> None:
+    """An artifact for texts alone of a model that takes images: no text with its marker is read as if that were text."""
+    unknown = Images(height=0, width=0, tokens=0, marker="<i>")
+    assert with_replacements(["none"], unknown) == ["none"]
+    with pytest.raises(UnsupportedError) as error:
+        with_replacements(["none", "one <i>"], unknown)
+    assert error.value.code == "KX584"
 
 
 def test_runs_of_the_placeholder_are_the_images() -> None:
