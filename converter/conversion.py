@@ -22,7 +22,7 @@ from kexport.converter.forward import BACKBONE, CAUSAL, capture_forwards, forwar
 from kexport.converter.images import capture_image_graphs
 from kexport.converter.limits import Limits, choose_limits
 from kexport.converter.lora import LoraFile, read_lora_file
-from kexport.converter.options import NO_WHOLE_ROWS, ConvertOptions, make_options
+from kexport.converter.options import PACKAGES, ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
 from kexport.converter.packaging import package, record_source
 from kexport.converter.plan import Plan, check_resources, make_plan
@@ -225,10 +225,10 @@ class _Conversion:
             return targets.get(target).emit(self._graphs_for(target, captured), weights, directory, options)
 
     def _graphs_for(self, target: str, captured: _Captured) -> dict[str, Graph]:
-        """All graphs, or for a target without calls over whole rows those for texts alone."""
-        if target not in NO_WHOLE_ROWS or signatures.VISION not in captured.graphs:
+        """All graphs, or for a package whose runtime calls the steps of a text model only those for texts alone."""
+        if target not in PACKAGES or self.options.package != "litertlm" or signatures.VISION not in captured.graphs:
             return captured.graphs
-        self.notes.append(f"{target}: converted for texts alone; its fixed shapes have no place for images")
+        self.notes.append(f"{target}: converted for texts alone; LiteRT-LM would call none of the signatures for images")
         return {name: graph for name, graph in captured.graphs.items() if name not in signatures.IMAGES}
 
 

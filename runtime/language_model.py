@@ -364,7 +364,7 @@ class LanguageModel:
         """What the artifact takes. Raises UnsupportedError (KX584) where that is text alone."""
         record = self.manifest.images
         if record is None or self.manifest.signature(names.VISION) is None:
-            hint = "" if record is None else "convert it without --text-only, for onnx, openvino or savedmodel"
+            hint = "" if record is None or not record.tokens else "convert it again, without --text-only"
             raise UnsupportedError("KX584", "this artifact takes texts alone, no images", hint=hint)
         return record
 

@@ -141,7 +141,7 @@ class TfliteEngine(Engine):
         self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in whole.inputs)
         self._needs_encoder = bool(self._steps.cross_specs)
         self.has_states = bool(self._steps.state_specs)
-        self._model: CompiledModel | None = _open_model(directory / whole.file, options)
+        self._model: CompiledModel | None = open_model(directory / whole.file, options)
         self._inputs: dict[str, Buffers] = {}
         self._hidden_buffers: Buffers = {}  # by signature
         self._logits = self._buffer(whole.name, names.LOGITS, of_output=True)
@@ -353,7 +353,7 @@ def open_tflite(directory: Path, manifest: Manifest, options: EngineOptions) -> 
     return TfliteEngine(directory, manifest, options)
 
 
-def _open_model(path: Path, options: EngineOptions) -> CompiledModel:
+def open_model(path: Path, options: EngineOptions) -> CompiledModel:
     """Open a file. What it needs on disk is gone from the directory when this returns: the library has mapped it."""
     with ExitStack() as stack:
         file = stack.enter_context(model_file(path))

@@ -15,7 +15,7 @@ from kexport.runtime.contract.errors import InvalidInputError, KexportError, Uns
 from tests.zoo.multimodal import GEMMA3, GEMMA3_TOKENS, GEMMA3_VISION
 
 pytestmark = pytest.mark.slow
-TARGETS = ("onnx", "openvino", "savedmodel")
+TARGETS = ("onnx", "openvino", "savedmodel", "tflite")
 LENGTH = 60
 ONE, TWO, NONE = "Look: <start_of_image> What is it?", "<start_of_image> or <start_of_image>?", "There is no image"
 
@@ -26,7 +26,6 @@ class Room:
 
     task: Any
     places: dict[str, Path]
-    notes: dict[str, tuple[str, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +35,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Room:
     outcomes = {outcome.target: outcome for outcome in convert_all(task, "all", directory, max_length=LENGTH)}
     assert all(outcome.error is None for outcome in outcomes.values())
     task.compile(sampler="greedy")
-    artifacts = {target: outcome.artifact for target, outcome in outcomes.items()}
-    return Room(task, {target: made.directory for target, made in artifacts.items()}, {target: made.notes for target, made in artifacts.items()})
+    return Room(task, {target: directory / target for target in outcomes})
 
 
 def gemma3_with_images(**converter: Any) -> Any:
@@ -178,6 +176,39 @@ def test_the_tokens_of_an_image_see_each_other(room: Room) -> None:
     assert np.abs(causal[:, 3:] - seen[:, 3:]).max() > 0.1
 
 
+def test_prompts_that_one_signature_is_too_short_for(tmp_path: Path) -> None:
+    """TFLite's `prefill_images_<n>`: a prompt of more than 256 tokens takes the next length, a short one the first."""
+    task = gemma3_with_images()
+    task.preprocessor.sequence_length = 320
+    (outcome,) = convert_all(task, "tflite", tmp_path / "OUT", max_length=320)
+    assert outcome.artifact is not None, outcome.error
+    assert {"prefill_images_256", "prefill_images_320"} <= {signature.name for signature in outcome.artifact.manifest.signatures}
+    task.compile(sampler="greedy")
+    long = "a b c d e f g " * 29 + ONE
+    assert 260 < len(task.preprocessor.tokenizer(long)) < 300
+    with runtime.load(outcome.artifact.directory, threads=1) as model:
+        model.compile("greedy")
+        for text in (ONE, long):
+            form = {"prompts": text, "images": picture(4, 25, 18)}
+            assert model.generate(form, max_length=320) == task.generate(dict(form), max_length=320)
+
+
+def test_the_command_line_takes_image_files(room: Room, tmp_path: Path) -> None:
+    """`generate ARTIFACT PROMPT --image FILE` prints what `generate()` gives; with several prompts it is refused."""
+    from click.testing import CliRunner
+    from kexport.converter.commands.generate import command
+    from PIL import Image
+
+    array = picture(4, 25, 18)
+    Image.fromarray(array.astype(np.uint8)).save(tmp_path / "image.png")
+    arguments = [str(room.places["onnx"]), "--image", str(tmp_path / "image.png"), "--max-length", str(LENGTH), "--sampler", "greedy"]
+    result = CliRunner().invoke(command, [*arguments, ONE])
+    expected = room.task.generate({"prompts": ONE, "images": array}, max_length=LENGTH)
+    assert (result.exit_code, expected in result.stdout) == (0, True), result.output
+    refused = CliRunner().invoke(command, [*arguments, ONE, NONE])
+    assert isinstance(refused.exception, KexportError) and refused.exception.code == "KX121"
+
+
 def test_what_cannot_be_answered_is_refused(room: Room, tmp_path: Path) -> None:
     """Images that are none, too many, too few, cut off, or with a sampler of whole batches: one clear error each, before anything runs."""
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n")
@@ -199,14 +230,16 @@ def test_what_cannot_be_answered_is_refused(room: Room, tmp_path: Path) -> None:
 
 
 def test_an_artifact_for_texts_alone_refuses_images(room: Room, tmp_path: Path) -> None:
-    """TFLite says so when it is made; `text_only` leaves the vision tower out. Both answer texts as KerasHub does, and no image is dropped in silence."""
-    assert room.notes["tflite"] == ("tflite: converted for texts alone; its fixed shapes have no place for images",)
-    (outcome,) = convert_all(room.task, "onnx", tmp_path / "OUT", max_length=LENGTH, text_only=True)
-    assert outcome.artifact is not None
-    assert [signature.name for signature in outcome.artifact.manifest.signatures] == ["extend"]
+    """`text_only` leaves the vision tower out, and so does a bundle for LiteRT-LM, which says so. Both answer texts as KerasHub does, and no image is
+    dropped in silence."""
+    forms: list[tuple[str, dict[str, Any]]] = [("onnx", {"text_only": True}), ("tflite", {"package": "litertlm"})]
     expected = room.task.generate([ONE, NONE], max_length=LENGTH)
-    for place in (room.places["tflite"], outcome.artifact.directory):
-        with runtime.load(place, threads=1) as model:
+    for target, options in forms:
+        (outcome,) = convert_all(room.task, target, tmp_path / target, max_length=LENGTH, **options)
+        assert outcome.artifact is not None, outcome.error
+        assert not {"vision", "prefill_images"} & {signature.name for signature in outcome.artifact.manifest.signatures}
+        assert any("texts alone" in note for note in outcome.artifact.notes) == (target == "tflite")
+        with runtime.load(outcome.artifact.directory, threads=1) as model:
             model.compile("greedy")
             assert model.generate([ONE, NONE], max_length=LENGTH) == expected
             refusal(lambda model=model: model.generate({"prompts": ONE, "images": picture(1)}), "KX584")  # type: ignore[misc]
