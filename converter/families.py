@@ -55,6 +55,8 @@ FAMILIES = (
     _decoder("phi3", "Phi3", "rotary", "long rotary"),
     _decoder("qwen", "Qwen", "biases of queries, keys and values", "local windows"),
     _decoder("qwen3", "Qwen3", "norms of queries and keys"),
+    _decoder("qwen3_5", "Qwen3_5", "states and caches", "gated delta rule", "gated attention"),
+    _decoder("qwen3_5_moe", "Qwen3_5Moe", "states and caches", "gated delta rule", "mixture of experts"),
     _decoder("qwen3_moe", "Qwen3Moe", "mixture of experts"),
     _decoder("qwen_moe", "QwenMoe", "mixture of experts", "shared expert"),
     _decoder("rwkv7", "RWKV7", "states in place of caches", "split prompts", "a vocabulary of byte strings"),

@@ -17,6 +17,7 @@ from kexport.targets.slot_names import SlotNames
 STATE_LAYOUTS = {"convolution": ("batch", "tokens", "channels"), "recurrent": ("batch", "heads", "key_dim", "value_dim")}
 PARALLEL_FORM = "delta rule, parallel over a chunk"
 PLAIN_FORM = "plain operators"
+TWO_CACHES = "one softmax over two caches, which no operator reads"
 VIEWS = {"reshape", "transpose", "cast"}  # what may stand between a state and the node that carries it on
 EXTENT_IS_UNKNOWN = "it cannot tell the model where the original's calls end, which the original's results depend on"
 UNKNOWN_TO_VENDORS = "it has recurrent layers, whose states this runtime does not carry"
@@ -96,6 +97,14 @@ def _layers(graph: Graph) -> list[list[str]]:
 def longest_call(graph: Graph) -> int | None:
     """How many tokens a row one call of `graph` takes at most; None: any number."""
     return min((int(attribute(node, "chunk")) for node in graph.of_op("delta_rule")), default=None)
+
+
+def fusions(graph: Graph, rendered: Iterable[Fusion]) -> tuple[Fusion, ...]:
+    """The records of `graph`'s layers: what the lowerings said of attention, one softmax over two caches, and recurrent layers."""
+    joint = {node.layer or node.output: node for node in graph.of_op("joint_attention")}
+    kept = [fusion for fusion in rendered if fusion.layer not in joint]
+    kept += [Fusion(layer=layer, form=PLAIN_FORM, fused=False, reason=TWO_CACHES, fusable=False) for layer in joint]
+    return (*kept, *recurrences(graph))
 
 
 def recurrences(graph: Graph) -> Iterator[Fusion]:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, get_args
 from kexport.converter.keras_env import import_keras_hub
 from kexport.converter.sources.chat_files import ChatFiles
 from kexport.converter.sources.other_tasks import OtherTask, other_task
+from kexport.converter.sources.refusals import REFUSALS
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
 
@@ -138,11 +139,12 @@ def choose_task(
     """The task asked for, else the source's own. `other`: what it is otherwise (default: what the class's name tells).
 
     Raises:
-        UnsupportedError: KX417, the source is no generative model, and its backbone was not asked for.
+        UnsupportedError: KX417, the source is no generative model, or one that is refused by name, and its backbone was not asked for.
     """
     chosen = options.task or own
-    if chosen is None or (own is None and chosen != "backbone"):
-        other = other or other_task(class_name)
+    refused = REFUSALS.get(class_name)
+    if chosen is None or (chosen != "backbone" and (own is None or refused is not None)):
+        other = other or refused or other_task(class_name)
         raise UnsupportedError("KX417", f"{handle} is a `{class_name}`, which {other.what}", hint=other.hint)
     return chosen
 

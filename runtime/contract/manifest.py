@@ -253,8 +253,8 @@ class Memory(Record, frozen=True, kw_only=True):
 class ParityCase(Record, frozen=True, kw_only=True):
     """One compared run: the token ids fed (input name -> rows), the tokens the original gave, and what the artifact gave.
 
-    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `smallest_gap`: the smallest top-2
-    logit gap of the original over all steps. `texts` and `expected_texts`: prompts and results of a case run on text.
+    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `max_logit_share`: the largest logit difference as a
+    share of the spread of the original's logits at that step. `smallest_gap`: the smallest top-2 logit gap of the original over all steps. `texts` and `expected_texts`: prompts and results of a case run on text.
     """
 
     name: str
@@ -266,6 +266,7 @@ class ParityCase(Record, frozen=True, kw_only=True):
     tokens_equal: int = 0
     near_ties: int = 0
     max_logit_difference: float = 0.0
+    max_logit_share: float = 0.0
     smallest_gap: float = 0.0
     texts: list[str] = []
     expected_texts: list[str] = []
@@ -297,12 +298,16 @@ class VendorRuntime(Record, frozen=True, kw_only=True):
 
 
 class Fusion(Record, frozen=True, kw_only=True):
-    """How one attention or recurrent layer was rendered: the target's form, fused or not, and why."""
+    """How one attention or recurrent layer was rendered: the target's form, fused or not, and why.
+
+    `fusable`: the target has a fused form for what the layer does; where it has none, the reason stands in the target's table of such forms.
+    """
 
     layer: str
     form: str
     fused: bool
     reason: str = ""
+    fusable: bool = True
 
 
 class Experts(Record, frozen=True, kw_only=True):

@@ -14,7 +14,8 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
-from kexport.targets.geometry import geometry, recurrences
+from kexport.targets.geometry import fusions as all_fusions
+from kexport.targets.geometry import geometry
 from kexport.targets.lowerable import lowerable
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.onnx import records
@@ -71,7 +72,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, stored, options.capacity),
-        fusions=(*fusions, *recurrences(main)),
+        fusions=all_fusions(main, fusions),
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry(main, stored),

@@ -65,7 +65,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(signatures),
         cache=geometry.cache(main, slot_names, main.slots, options.capacity, records.LAYOUT),
-        fusions=(*fusions, *geometry.recurrences(main)),
+        fusions=geometry.fusions(main, fusions),
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry.geometry(main, main.slots),

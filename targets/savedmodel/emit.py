@@ -58,7 +58,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(work.signatures),
         cache=records.cache(main, work.slot_names, options.capacity),
-        fusions=(*work.fusions.values(), *geometry.recurrences(main)),
+        fusions=geometry.fusions(main, work.fusions.values()),
         ops=dict(sorted(count_operators(directory).items())),
         files=records.files(directory),
         geometry=geometry.geometry(main, main.slots),

@@ -61,7 +61,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, options.capacity, plan.encoder_capacity if names.ENCODE in graphs else 0),
-        fusions=(*fusions.values(), *geometry.recurrences(main)),
+        fusions=geometry.fusions(main, fusions.values()),
         ops=dict(sorted(operators.items())),
         files=(written,),
         geometry=geometry.geometry(main, main.slots),
