@@ -13,7 +13,6 @@ from typing import Any
 import kexport.graphs.capture.adapters  # noqa: F401  registers them
 from kexport.graphs.capture.causal import capture_causal
 from kexport.graphs.capture.lora import without_lora
-from kexport.graphs.capture.refused import refuse_if_listed
 from kexport.graphs.capture.seq2seq import capture_seq2seq
 from kexport.graphs.ir import Graph
 from kexport.runtime.contract.errors import UnsupportedError
@@ -38,7 +37,6 @@ def capture(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: 
     Raises:
         UnsupportedError: another kind of task, or something the graph has no form for.
     """
-    refuse_if_listed(task)
     with without_lora(task):
         if hasattr(task, "call_decoder_with_cache"):
             graphs, notes = capture_seq2seq(task, without=without, hidden_states=hidden_states)
