@@ -361,11 +361,13 @@ class LanguageModel:
         return image_prompts.read_placed_images(inputs, prompt, self._images_record())
 
     def _images_record(self) -> Images:
-        """What the artifact takes. Raises UnsupportedError (KX584) where that is text alone."""
+        """What the artifact takes. Raises UnsupportedError (KX584) where that is text alone, InvalidInputError (KX555) for sizes that are none."""
         record = self.manifest.images
         if record is None or self.manifest.signature(names.VISION) is None:
             hint = "" if record is None or not record.tokens else "convert it again, without --text-only"
             raise UnsupportedError("KX584", "this artifact takes texts alone, no images", hint=hint)
+        if min(record.height, record.width, record.channels, record.tokens) < 1 or (self.tokenizer is not None and record.steps is None):
+            raise InvalidInputError("KX555", "the manifest does not say how images become pixel values", hint="convert the model again")
         return record
 
     def _checked(self, prompt: Prompt, name: str) -> Prompt:

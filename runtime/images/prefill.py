@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract import names
+from kexport.runtime.contract.errors import InvalidInputError
 from kexport.runtime.engines.base import CacheState, Engine, Lengths
 from kexport.runtime.forward import Forward
 from kexport.runtime.images.prompts import PromptImages
@@ -47,7 +48,10 @@ class ImagePrefill:
         mask = self._images.vision_mask[row, : len(ids)]
         embedded = forward.run(names.VISION, {names.PIXEL_VALUES: self._images.pixel_values[row]})[names.IMAGE_EMBEDDINGS]
         placed = np.zeros((len(ids), embedded.shape[-1]), np.float32)
-        placed[mask] = embedded.reshape(-1, embedded.shape[-1])
+        rows = embedded.reshape(-1, embedded.shape[-1])
+        if len(rows) != mask.sum():
+            raise InvalidInputError("KX555", f"the manifest promises {int(mask.sum())} embeddings of these images, `vision` gives {len(rows)}")
+        placed[mask] = rows
         feeds = {names.TOKEN_IDS: ids[None], names.VISION_MASK: mask[None], names.IMAGE_EMBEDDINGS: placed[None]}
         outputs = forward.run(names.PREFILL_IMAGES, feeds)
         layers = range(len(outputs) // 2)
