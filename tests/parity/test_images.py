@@ -12,7 +12,9 @@ from kexport import runtime
 from kexport.converter.conversion import convert_all
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError
 
+from tests.zoo import ZOO
 from tests.zoo.multimodal import GEMMA3, GEMMA3_TOKENS, GEMMA3_VISION
+from tests.zoo.variant import VOCABULARY
 
 pytestmark = pytest.mark.slow
 TARGETS = ("onnx", "openvino", "savedmodel", "tflite")
@@ -174,6 +176,32 @@ def test_the_tokens_of_an_image_see_each_other(room: Room) -> None:
     assert notes == []
     np.testing.assert_allclose(causal[:, :3], seen[:, :3], atol=1e-4)
     assert np.abs(causal[:, 3:] - seen[:, 3:]).max() > 0.1
+
+
+def test_the_reference_runs_prompts_with_images() -> None:
+    """The captured graphs, run by the interpreter, give the original's logits for rows with two images, none and one, in float32 and in float64."""
+    from kexport.converter.images import capture_image_graphs
+    from kexport.converter.options import make_options
+    from kexport.converter.parity.attribution import reference_logits, widened
+    from kexport.converter.parity.cases import Sizes
+    from kexport.converter.parity.images import build_image_cases
+    from kexport.converter.parity.oracle import LoadedOracle
+    from kexport.graphs.capture import capture
+    from kexport.graphs.capture.live import LiveWeights
+    from kexport.runtime.contract.manifest import Images
+
+    task = ZOO["gemma3, images"].build()
+    graphs = capture(task).graphs
+    graphs |= capture_image_graphs(task, graphs["extend"], make_options(target="onnx"))[0]
+    record, weights = Images(height=16, width=16, tokens=GEMMA3_TOKENS), LiveWeights(task.variables)
+    sizes = Sizes(vocabulary=VOCABULARY, capacity=48, encoder_capacity=0, parameters=1, seq2seq=False, forbidden=frozenset({0}))
+    (case, _), oracle = build_image_cases(sizes, record), LoadedOracle(task, 0, record)
+    rows = oracle.generate(case)
+    logits = oracle.logits(case, rows)
+    for form in (graphs, {name: widened(graph) for name, graph in graphs.items()}):
+        for index, prompt in enumerate(case.prompts):
+            got = reference_logits(form, weights, case, index, rows[index], 0)
+            np.testing.assert_allclose(got, logits[index, len(prompt) - 1 : -1], atol=1e-3)
 
 
 def test_prompts_that_one_signature_is_too_short_for(tmp_path: Path) -> None:
