@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test test-quick test-slow lint golden docs clean
+.PHONY: help install demo test test-quick test-slow lint golden support docs clean
 
 help:           ## show what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
@@ -42,6 +42,11 @@ lint: $(READY)  ## ruff, import contracts, mypy
 golden: $(READY)  ## make a rotating part of the golden files again from KerasHub and compare
 	$(BIN)/python -m tests.golden.write_goldens --check --part commit
 	$(BIN)/python -m tests.golden.check_rewritten
+
+support: $(READY)  ## the page of what converts, from the tests of families
+	rm -f docs/support.json
+	KEXPORT_SUPPORT_DATA=docs/support.json $(BIN)/python -m pytest -m slow tests/parity/test_families.py tests/parity/test_matrix.py -k proven
+	$(BIN)/python -m kexport.converter.support_page docs/support.json docs/support.md
 
 docs: $(READY)  ## the pages that are made from the code: errors, ops, the manifest's schema
 	$(BIN)/python -m kexport.converter.error_page docs/errors.md

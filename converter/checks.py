@@ -56,8 +56,10 @@ def check_tokenizer_fits(highest_id: int, vocabulary_size: int | None, name: str
 
 def highest_token_id(tokenizer: Any) -> int:
     """The largest id a Keras tokenizer can give; byte-pair vocabularies may have gaps, so their ids are looked at."""
+    from kexport.converter.tokenizers.proof import token_ids
+
     vocabulary = getattr(tokenizer, "vocabulary", None)
-    return int(max(vocabulary.values())) if isinstance(vocabulary, dict) and vocabulary else int(tokenizer.vocabulary_size()) - 1
+    return int(max(vocabulary.values())) if isinstance(vocabulary, dict) and vocabulary else max(token_ids(tokenizer), default=-1)
 
 
 def model_layout(model: Any) -> dict[str, tuple[int, ...]]:

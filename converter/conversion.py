@@ -29,7 +29,7 @@ from kexport.converter.proving import Prover, prove_adapters
 from kexport.converter.rounding import RoundedWeights
 from kexport.converter.sources import Source, open_source
 from kexport.graphs.ir import Graph
-from kexport.graphs.passes import optimise, run_passes
+from kexport.graphs.passes import optimise, optimise_encoder, run_passes
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import KexportError, UsageError
 from kexport.runtime.contract.files import publish_directory
@@ -189,7 +189,7 @@ class _Conversion:
             graphs |= captured.graphs
             self.notes += captured.notes
         for graph in graphs.values():
-            passes = optimise() if "logits" in graph.outputs else []
+            passes = optimise() if "logits" in graph.outputs else optimise_encoder()
             for result in run_passes(graph, passes).values():
                 self.notes += result.refusals
         forwards, notes = capture_forwards(original.task, forward_signatures(self.source.task, self.options))

@@ -31,25 +31,37 @@ def _decoder(name: str, prefix: str, *features: str) -> Family:
     return Family(name=name, classes=(f"{prefix}CausalLM",), task="causal-lm", targets=EVERYWHERE, features=features)
 
 
+def _seq2seq(name: str, prefix: str, *features: str) -> Family:
+    return Family(name=name, classes=(f"{prefix}Seq2SeqLM",), task="seq2seq-lm", targets=EVERYWHERE, features=features)
+
+
 FAMILIES = (
-    Family(name="bart", classes=("BartSeq2SeqLM",), task="seq2seq-lm", targets=EVERYWHERE, features=("cross cache", "learned positions")),
+    _seq2seq("bart", "Bart", "cross cache", "learned positions"),
     _decoder("bloom", "Bloom", "alibi", "tied head"),
     _decoder("falcon", "Falcon", "alibi"),
     _decoder("gemma", "Gemma", "rotary", "1 + w norms", "head grouping"),
     _decoder("gemma2", "Gemma", "softcap", "local windows", "query scale"),
     _decoder("gemma3", "Gemma3", "local and global layers", "norms of queries and keys"),
-    _decoder("gemma4", "Gemma4", "heads of two sizes", "shared caches", "inputs per layer"),
+    _decoder("gemma3n", "Gemma3n", "alternating updates", "shared caches", "inputs per layer"),
+    _decoder("gemma4", "Gemma4", "heads of two sizes", "shared caches", "inputs per layer", "mixture of experts"),
     _decoder("gpt2", "GPT2", "learned positions"),
+    _decoder("gpt_neo_x", "GPTNeoX", "partial rotary", "told where the original's calls end"),
     _decoder("gpt_oss", "GptOss", "sinks", "mixture of experts", "local windows"),
     _decoder("llama", "Llama", "rotary", "head grouping"),
     _decoder("llama3", "Llama3", "rotary with adjusted frequencies"),
     _decoder("mistral", "Mistral", "rotary", "sliding window", "head grouping"),
     _decoder("mixtral", "Mixtral", "mixture of experts", "sliding window"),
     _decoder("opt", "OPT", "learned positions"),
-    _decoder("phi3", "Phi3", "rotary"),
-    _decoder("qwen", "Qwen", "biases of queries, keys and values"),
+    _decoder("phi3", "Phi3", "rotary", "long rotary"),
+    _decoder("qwen", "Qwen", "biases of queries, keys and values", "local windows"),
     _decoder("qwen3", "Qwen3", "norms of queries and keys"),
+    _decoder("qwen3_5", "Qwen3_5", "states and caches", "gated delta rule", "gated attention"),
+    _decoder("qwen3_5_moe", "Qwen3_5Moe", "states and caches", "gated delta rule", "mixture of experts"),
     _decoder("qwen3_moe", "Qwen3Moe", "mixture of experts"),
     _decoder("qwen_moe", "QwenMoe", "mixture of experts", "shared expert"),
+    _decoder("rwkv7", "RWKV7", "states in place of caches", "split prompts", "a vocabulary of byte strings"),
     _decoder("smollm3", "SmolLM3", "layers without positions"),
+    _seq2seq("t5", "T5", "relative positions", "cross cache"),
+    _seq2seq("t5gemma", "T5Gemma", "softcap", "local windows", "head grouping", "cross cache"),
+    _seq2seq("t5gemma2", "T5Gemma2", "one attention over both caches", "norms of queries and keys", "local and global layers"),
 )

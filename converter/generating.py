@@ -18,6 +18,7 @@ from kexport.runtime.contract.errors import KexportError, UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.loading import Check, load_language_model
+from kexport.runtime.prompt_forms import FORMS, first_columns, split
 from kexport.runtime.samplers import Sampler
 
 _SEQ2SEQ = "seq2seq-lm"
@@ -30,8 +31,8 @@ class Request:
     """What to generate.
 
     `prompts`: texts; or `token_ids`: rows of ids, then without the tokenizer. `decoder_token_ids`: where the decoder of a seq2seq model
-    starts; None takes what its tokenizer puts there. `max_length` counts prompt and new tokens; `max_new_tokens` the new ones. `sampler`:
-    its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's. `chat`: each prompt is
+    starts; None takes what its tokenizer puts there. `max_length` counts prompt and new tokens (of split prompts the new ones only);
+    `max_new_tokens` the new ones. `sampler`: its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's. `chat`: each prompt is
     what a user says to the model, and only its answer is wanted. `check`: compare every file and the tokenizer with their records first.
     `lora`: the name of an adapter of the artifact.
     """
@@ -116,7 +117,8 @@ def generate_texts(model: LanguageModel, request: Request) -> list[str]:
 
 def stream_text(model: LanguageModel, prompt: str, request: Request, say: Callable[[str], None] | None = None) -> list[str]:
     """The text of one prompt in pieces, each handed to `say` as soon as it is certain; ends early at a stop text."""
-    max_length = request.max_length if request.max_new_tokens is None else _prompt_length(model, prompt) + request.max_new_tokens
+    form = FORMS[model.manifest.generation.prompt]
+    max_length = request.max_length if request.max_new_tokens is None else form.length_for(_prompt_length(model, prompt), request.max_new_tokens)
     pieces = model.stream(prompt, max_length=max_length, stop_token_ids=_stop_ids(request), strip_prompt=request.strip_prompt)
     stop = StopText(request.stop_texts, skip=0 if request.strip_prompt else _visible_prompt_length(model, prompt))
     result: list[str] = []
@@ -149,12 +151,19 @@ def _generate_batch(model: LanguageModel, request: Request, rows: Sequence[tuple
         name = "decoder_"
         inputs["encoder_token_ids"], inputs["encoder_padding_mask"] = _padded(rows, max(map(len, rows)))
         rows = [_decoder_start(request, manifest)] * len(rows)
-    width = _buffer_length(request, manifest, max(map(len, rows)))
-    inputs[f"{name}token_ids"], inputs[f"{name}padding_mask"] = _padded(rows, width)
+    starts = [0] * len(rows)
+    if manifest.generation.prompt == "split":
+        new_tokens = FORMS["split"].length(request.max_length if request.max_new_tokens is None else request.max_new_tokens, 0)
+        longest = max(map(len, rows))
+        inputs = FORMS["split"].prompt_arrays(split(rows, new_tokens, longest))
+        starts = starts if request.strip_prompt else first_columns(rows, longest)
+    else:
+        width = _buffer_length(request, manifest, max(map(len, rows)))
+        inputs[f"{name}token_ids"], inputs[f"{name}padding_mask"] = _padded(rows, width)
     stops = request.stop_token_ids if request.stop_token_ids is not None else _original_stop_ids(manifest)
     result = model.generate(inputs, stop_token_ids=stops, strip_prompt=request.strip_prompt)
     ids, mask = result[f"{name}token_ids"], result[f"{name}padding_mask"]
-    return [row[visible.astype(bool)].tolist() for row, visible in zip(ids, mask, strict=True)]
+    return [row[start:][visible[start:].astype(bool)].tolist() for row, visible, start in zip(ids, mask, starts, strict=True)]
 
 
 def _check(request: Request) -> None:
@@ -225,5 +234,5 @@ def _visible_prompt_length(model: LanguageModel, prompt: str) -> int:
         return 0
     assert model.tokenizer is not None
     ids = model.tokenizer.encode([prompt])[0]
-    packed = [*model.tokenizer.record.packers["prompt"].start, *ids]
+    packed = FORMS[model.manifest.generation.prompt].kept(ids, model.tokenizer.packer("prompt"))
     return len(model.tokenizer.decode(packed).rstrip(_UNFINISHED))  # the next ids may finish its last character

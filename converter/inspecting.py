@@ -11,7 +11,18 @@ from typing import Any
 
 import msgspec
 from kexport.converter.console import size_text, table
-from kexport.runtime.contract.manifest import Adapter, Cache, CacheSlot, Certificate, Fusion, Manifest, ParityCase, TensorSpec
+from kexport.runtime.contract.manifest import (
+    STATE_KINDS,
+    Adapter,
+    Cache,
+    CacheSlot,
+    Certificate,
+    Experts,
+    Fusion,
+    Manifest,
+    ParityCase,
+    TensorSpec,
+)
 from rich.table import Table
 
 _SHOWN_DIGEST = 12
@@ -21,24 +32,24 @@ def overview(directory: Path, manifest: Manifest) -> dict[str, Any]:
     """Everything that the tables show, as built-in values; sizes in bytes, `cache_bytes` for one row."""
     document: dict[str, Any] = msgspec.to_builtins(manifest)
     document["directory"] = str(directory)
-    document["cache_bytes"] = {"per_token": manifest.cache.bytes_per_token, "at_capacity": cache_at_capacity(manifest.cache)}
+    cache = manifest.cache
+    document["cache_bytes"] = {"per_token": cache.bytes_per_token, "states": cache.state_bytes, "at_capacity": cache.bytes_at_capacity}
     document["bytes"] = sum(file.bytes for file in manifest.files)
     return document
-
-
-def cache_at_capacity(cache: Cache) -> int:
-    """Bytes of all self caches of one row that is full."""
-    return cache.bytes_per_token * cache.capacity
 
 
 def tables(directory: Path, manifest: Manifest) -> Iterator[Table]:
     """The tables, in the order in which they are read."""
     yield _summary(directory, manifest)
     yield _signatures(manifest)
-    if manifest.cache.slots:
+    if any(slot.kind not in STATE_KINDS for slot in manifest.cache.slots):
         yield _caches(manifest.cache)
+    if manifest.cache.has_states:
+        yield _states(manifest.cache)
     if manifest.fusions:
         yield _fusions(manifest.fusions)
+    if manifest.experts:
+        yield _experts(manifest.experts)
     if manifest.ops:
         rows = sorted(manifest.ops.items(), key=lambda entry: (-entry[1], entry[0]))
         yield table("Operators", ("op", "#count"), rows)
@@ -64,7 +75,8 @@ def _summary(directory: Path, manifest: Manifest) -> Table:
         ("weights", size_text(weights)),
         ("capacity", f"{cache.capacity} tokens" if cache.capacity else "not limited"),
         ("cache per token", f"{size_text(cache.bytes_per_token)} for one row"),
-        ("cache at capacity", f"{size_text(cache_at_capacity(cache))} for one row"),
+        *((("states", f"{size_text(cache.state_bytes)} for one row, whatever its length"),) if cache.has_states else ()),
+        ("cache at capacity", f"{size_text(cache.bytes_at_capacity)} for one row"),
         ("expected peak", size_text(memory.expected_peak) if memory.expected_peak else "unknown"),
         ("tokenizer", _tokenizer(manifest)),
         ("sampler", _sampler(manifest.generation.sampler)),
@@ -113,7 +125,7 @@ def _shape(spec: TensorSpec) -> str:
 def _caches(cache: Cache) -> Table:
     """Equal slots share a line."""
     groups: dict[tuple[Any, ...], list[CacheSlot]] = {}
-    for slot in cache.slots:
+    for slot in (slot for slot in cache.slots if slot.kind not in STATE_KINDS):
         key = (
             slot.kind,
             slot.num_key_value_heads,
@@ -127,16 +139,33 @@ def _caches(cache: Cache) -> Table:
     rows = []
     for slots in groups.values():
         one = slots[0]
-        names = one.name if len(slots) == 1 else f"{one.name} … {slots[-1].name}"
         shared = "yes" if one.shared_with is not None else ""
         window = "all" if one.window is None else str(one.window)
-        rows.append((names, len(slots), one.kind, one.num_key_value_heads, one.head_dim, one.dtype, window, shared))
+        rows.append((_names(slots), len(slots), one.kind, one.num_key_value_heads, one.head_dim, one.dtype, window, shared))
     return table("Caches", ("slots", "#count", "kind", "#heads", "#head dim", "dtype", "#window", "shared"), rows)
+
+
+def _states(cache: Cache) -> Table:
+    """Equal states share a line."""
+    groups: dict[tuple[Any, ...], list[CacheSlot]] = {}
+    for slot in (slot for slot in cache.slots if slot.kind in STATE_KINDS):
+        groups.setdefault((slot.kind, slot.shape, slot.dtype), []).append(slot)
+    rows = [(_names(slots), len(slots), kind, f"[{', '.join(map(str, shape))}]", dtype) for (kind, shape, dtype), slots in groups.items()]
+    return table("States", ("states", "#count", "kind", "shape of a row's", "dtype"), rows)
+
+
+def _names(slots: list[CacheSlot]) -> str:
+    return slots[0].name if len(slots) == 1 else f"{slots[0].name} … {slots[-1].name}"
 
 
 def _fusions(fusions: tuple[Fusion, ...]) -> Table:
     rows = ((fusion.layer, fusion.form, "fused" if fusion.fused else "fallback", fusion.reason) for fusion in fusions)
-    return table("Attention", ("layer", "form", "", "reason"), rows)
+    return table("Attention and recurrent layers", ("layer", "form", "", "reason"), rows)
+
+
+def _experts(experts: tuple[Experts, ...]) -> Table:
+    rows = ((one.layer, one.form, f"{one.taken} of {one.count}", f"{one.taken if one.sparse else one.count} of {one.count}", one.reason) for one in experts)
+    return table("Experts", ("layer", "form", "#a token takes", "#a step reads at least", "reason"), rows)
 
 
 def verdict_words(certificate: Certificate) -> str:

@@ -59,11 +59,11 @@ def choose_limits(graphs: Mapping[str, Graph], task: Any, options: ConvertOption
 
 
 def position_table(graph: Graph) -> int:
-    """The rows of the smallest table that is looked up by position, 0 if there is none."""
+    """The rows of the smallest table that is looked up by position, 0 if there is none; one that is looked up at fixed rows (T5's buckets) is not."""
     rows = []
     for node in graph.of_op("embedding"):
         nodes, leaves = ancestors(graph, [node.input(1)])
-        if leaves <= {POSITIONS} and all(n.op in LAYOUT_OPS for n in nodes):
+        if (nodes or leaves) and leaves <= {POSITIONS} and all(n.op in LAYOUT_OPS for n in nodes):
             rows.append(int(graph.type_of(node.input(0)).shape[0]))
     return min(rows, default=0)
 

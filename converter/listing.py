@@ -8,13 +8,15 @@ from dataclasses import asdict
 from typing import Any
 
 from kexport.converter.families import FAMILIES
+from kexport.converter.sources.refusals import REFUSALS
 
 
 def support() -> dict[str, list[dict[str, Any]]]:
-    """`families` and `targets`, as built-in values."""
+    """`families`, `refused` (classes that do not convert, and why) and `targets`, as built-in values."""
     engines = _modules("kexport.runtime.engines", packages=False)
     targets = [{"name": name, "engine": name in engines} for name in _modules("kexport.targets", packages=True)]
-    return {"families": [asdict(family) for family in FAMILIES], "targets": targets}
+    refused = [{"class": name, "reason": refusal.what, "instead": refusal.hint} for name, refusal in sorted(REFUSALS.items())]
+    return {"families": [asdict(family) for family in FAMILIES], "refused": refused, "targets": targets}
 
 
 def _modules(package: str, *, packages: bool) -> list[str]:

@@ -47,7 +47,7 @@ def package(
     Raises:
         UnsupportedError: the tokenizer cannot be exported equal.
     """
-    tokenizer = _with_chat(source, limits.in_tokenizer(_export_tokenizer(original, options, directory)), directory)
+    tokenizer = _with_chat(source, _bounded(original.task, limits, _export_tokenizer(original, options, directory)), directory)
     runtimes = _write_vendor_files(target, emitted, tokenizer, directory) if source.task != "backbone" else ()
     _carry_over(source, directory)
     return records.Manifest(
@@ -63,6 +63,7 @@ def package(
         memory=_memory(emitted, limits),
         adapters=adapter_records(original.adapter, emitted, directory),
         fusions=emitted.fusions,
+        experts=emitted.experts,
         ops=emitted.ops,
         runtimes=runtimes,
         files=_file_records(directory, emitted.files),
@@ -87,6 +88,13 @@ def _export_tokenizer(original: Original, options: ConvertOptions, directory: Pa
     if preprocessor is None or not options.tokenizer:
         return None
     return export_tokenizer(preprocessor, directory, stop_token_ids=resolve_stop_token_ids(original.task))
+
+
+def _bounded(task: Any, limits: Limits, tokenizer: records.Tokenizer | None) -> records.Tokenizer | None:
+    """The tokenizer's record with packers that pack no more than the artifact serves. Of a split prompt as much is kept as the original keeps."""
+    from kexport.graphs.capture.semantics import semantics_of
+
+    return tokenizer if semantics_of(task).prompt == "split" else limits.in_tokenizer(tokenizer)
 
 
 def _with_chat(source: Source, tokenizer: records.Tokenizer | None, directory: Path) -> records.Tokenizer | None:
@@ -157,6 +165,7 @@ def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted
         rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
         schedule=original.schedule,
         prefill=original.prefill,
+        prompt=original.prompt,
     )
 
 

@@ -95,6 +95,7 @@ class Prover:
             parameters=manifest.source.parameter_count,
             seq2seq=manifest.task == "seq2seq-lm",
             forbidden=frozenset({pad, *(manifest.generation.stop_token_ids or ())}),
+            split=manifest.generation.prompt == "split",
             schedule=manifest.generation.schedule,
             prefill=manifest.generation.prefill,
         )

@@ -70,7 +70,7 @@ def _check_form(node: Node) -> None:
 
 
 def _check_writer(node: Node, writers: dict[str, Node]) -> None:
-    writes = node.op == "cache_write" or (node.op == "attention" and attribute(node, "write"))
+    writes = node.op == "cache_write" or (node.op in ("attention", "joint_attention") and attribute(node, "write"))
     if not writes:
         return
     for part in (attribute(node, "part"),) if node.op == "cache_write" else PARTS:

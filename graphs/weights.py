@@ -88,6 +88,15 @@ class Weight:
         """Every number plus `offset`, computed in the weight's dtype."""
         return self if offset == 0 else Shifted(self.shape, self.dtype, self, float(offset))
 
+    def slice(self, axis: int, start: int, stop: int, step: int = 1) -> Weight:
+        """Places `start`, `start + step`, ... below `stop` of one axis; of a mapped parameter this is a view."""
+        if (start, stop, step) == (0, self.shape[axis], 1):
+            return self
+        if not 0 <= axis < len(self.shape) or not 0 <= start < stop <= self.shape[axis] or step < 1:
+            raise InternalError("KX902", f"weight {self.label}: axis {axis} of {self.shape} has no places {start}:{stop}:{step}")
+        shape = (*self.shape[:axis], len(range(start, stop, step)), *self.shape[axis + 1 :])
+        return Sliced(shape, self.dtype, self, axis, start, stop, step)
+
     def pad(self, before_after: tuple[tuple[int, int], ...]) -> Weight:
         """Zeros added before and after each axis."""
         if not any(before or after for before, after in before_after):
@@ -166,6 +175,21 @@ class Shifted(Transformed):
     def _read(self, source: WeightSource) -> Array:
         values = self.of.materialize(source)
         return np.asarray(values + values.dtype.type(self.offset))
+
+
+@dataclass(frozen=True, slots=True)
+class Sliced(Transformed):
+    axis: int
+    start: int
+    stop: int
+    step: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.of.label}.axis{self.axis}_{self.start}-{self.stop}" + (f"_{self.step}" if self.step != 1 else "")
+
+    def _read(self, source: WeightSource) -> Array:
+        return self.of.materialize(source)[(slice(None),) * self.axis + (slice(self.start, self.stop, self.step),)]
 
 
 @dataclass(frozen=True, slots=True)

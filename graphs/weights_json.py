@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kexport.graphs.weights import Casted, Concatenated, Padded, Parameter, Reshaped, Shifted, Transposed, Weight, concatenate
+from kexport.graphs.weights import Casted, Concatenated, Padded, Parameter, Reshaped, Shifted, Sliced, Transposed, Weight, concatenate
 from kexport.runtime.contract.dtypes import element_type
 from kexport.runtime.contract.errors import InternalError, KexportError
 
@@ -68,6 +68,14 @@ def _axis(tree: dict[str, Any], of: Weight) -> int:
     return axis
 
 
+def _sliced(tree: dict[str, Any], of: Weight) -> Weight:
+    start, stop, step = _sizes([tree["start"], tree["stop"], tree["step"]])
+    axis = _axis(tree, of)
+    if not 0 <= start < stop <= of.shape[axis] or step < 1:
+        raise ValueError(f"axis {axis} of {of.label} has no places {start}:{stop}:{step}")
+    return of.slice(axis, start, stop, step)
+
+
 KINDS: dict[str, Kind] = {
     "parameter": Kind(Parameter, lambda w: {"name": w.name, "dtype": w.dtype, "shape": list(w.shape)}, _parameter),
     "transposed": Kind(
@@ -78,6 +86,11 @@ KINDS: dict[str, Kind] = {
     "reshaped": Kind(Reshaped, lambda w: {"shape": list(w.shape)}, lambda tree, operands: operands[0].reshape(_sizes(tree["shape"]))),
     "casted": Kind(Casted, lambda w: {"dtype": w.dtype}, lambda tree, operands: operands[0].cast(_known(tree["dtype"]))),
     "shifted": Kind(Shifted, lambda w: {"offset": w.offset}, lambda tree, operands: operands[0].plus(float(tree["offset"]))),
+    "sliced": Kind(
+        Sliced,
+        lambda w: {"axis": w.axis, "start": w.start, "stop": w.stop, "step": w.step},
+        lambda tree, operands: _sliced(tree, operands[0]),
+    ),
     "padded": Kind(
         Padded,
         lambda w: {"before_after": [list(pair) for pair in w.before_after]},

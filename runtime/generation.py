@@ -80,6 +80,9 @@ def generate(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | No
 
 def loop_of(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | None = None) -> Loop:
     """The loop that `generate` runs."""
+    if sampler.needs_hidden_states and job.prompt.prefix is not None:
+        message = "contrastive search compares with the hidden states of whole prompts, which this model's split prompts do not give"
+        raise UnsupportedError("KX559", message, hint="choose another sampler")
     together = job.schedule == "lock_step" or sampler.steps_together(len(job.prompt.ids)) if lock_step is None else lock_step
     return LockStep(engine, sampler, job) if together else IndependentRows(engine, sampler, job)
 
@@ -145,8 +148,9 @@ class IndependentRows:
     def _prefill(self, cache: CacheState, rows: npt.NDArray[np.intp]) -> Logits:
         """Feed each row's prompt; the logits of its first open column."""
         prefixes = self.columns[rows]
-        if self._job.prefill == "prompt":
-            return self._engine.extend(cache, self.ids[rows, : prefixes.max()], prefixes)
+        cache.prefilled = self._start - 1, self._length
+        if self._job.prefill == "prompt" or self._engine.takes_extents:
+            return self._engine.extend(cache, *self._job.prompt.first_tokens(self.ids, rows, prefixes))
         _Feed(self._engine, cache).buffer(Prompt(self.ids[rows], self._mask[rows]), prefixes - 1)
         return self._engine.extend(cache, self.ids[rows, prefixes - 1][:, None])
 
@@ -239,9 +243,15 @@ class EngineDecoder:
     def take_prompt(self, prompt: Prompt, prefill: Literal["prompt", "buffer"], *, with_hidden_states: bool = False, pieces: Sequence[int] = ()) -> None:
         """Prefill, so that the next step feeds the last token that all rows' prompts have. `pieces`: in calls of so many tokens, the last number
         again and again, instead of in one."""
+        if prompt.prefix is not None:
+            rows = np.arange(len(prompt.ids))
+            self._engine.extend(self._cache, *prompt.first_tokens(prompt.ids, rows, np.zeros(len(rows), np.int64)))
+            return
         feed = _Feed(self._engine, self._cache, with_hidden_states=with_hidden_states, pieces=pieces)
         held = prompt.start - 1
-        states = feed.prompt(prompt.ids[:, :held]) if prefill == "prompt" else feed.buffer(prompt, np.full(len(prompt.ids), held))
+        self._cache.prefilled = held, prompt.ids.shape[1]
+        is_prompt_enough = prefill == "prompt" or self._engine.takes_extents
+        states = feed.prompt(prompt.ids[:, :held]) if is_prompt_enough else feed.buffer(prompt, np.full(len(prompt.ids), held))
         self._prompt_hidden_states = states[:, :held]
 
     def step(self, tokens: Ids) -> Logits:
@@ -297,7 +307,7 @@ class _Feed:
 
 def _open_cache(engine: Engine, job: Job, row_count: int, rows: npt.NDArray[np.intp] | None = None) -> CacheState:
     """Caches for `rows` of the job (None: all), the encoder's part filled."""
-    cache = engine.new_cache(row_count, job.prompt.ids.shape[1])
+    cache = engine.new_cache(row_count, job.prompt.longest)
     if job.encoder is not None:
         chosen = slice(None) if rows is None else rows
         engine.encode(job.encoder.ids[chosen], job.encoder.mask[chosen], cache)

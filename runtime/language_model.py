@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 from kexport.runtime import batches as forms
 from kexport.runtime import samplers
 from kexport.runtime.contract import names
@@ -17,7 +16,8 @@ from kexport.runtime.engines.base import Engine
 from kexport.runtime.forward import Forward
 from kexport.runtime.generation import Generated, Job, generate, loop_of
 from kexport.runtime.preprocessor import Preprocessor
-from kexport.runtime.prompts import Prompt, check_capacity, read_prompt, read_stop_ids, strip_prompt
+from kexport.runtime.prompt_forms import FORMS
+from kexport.runtime.prompts import Prompt, read_stop_ids, strip_prompt
 from kexport.runtime.samplers import Sampler
 from kexport.runtime.scoring import ScoreGradients, read_rows, score, score_gradients
 from kexport.runtime.streaming import text_stream
@@ -42,6 +42,7 @@ class LanguageModel:
         self.engine = engine
         self.manifest = manifest
         self.tokenizer = tokenizer
+        self._form = FORMS[manifest.generation.prompt]
         self._preprocessor = None if tokenizer is None else _preprocessor_of(tokenizer, manifest)
         self.sampler: Sampler = samplers.get(manifest.generation.sampler)
         self._warned = allow_unverified
@@ -100,9 +101,10 @@ class LanguageModel:
         """What KerasHub's `generate()` returns for the same arguments.
 
         With a tokenizer: a text gives a text, a list of texts a list; for a seq2seq model these are the encoder's, or a dict with
-        `encoder_text` and `decoder_text`. `max_length` counts prompt and new tokens together (None or 0: the original's default).
-        Without a tokenizer: a dict of `token_ids` and `padding_mask` [batch, length] (seq2seq: `encoder_` and `decoder_` before both)
-        gives a dict of numpy arrays of that shape, and `max_length` is ignored: the buffer's length counts.
+        `encoder_text` and `decoder_text`. `max_length` counts prompt and new tokens together (None or 0: the original's default); where the
+        manifest says that prompts are split it counts new tokens, and must be given.
+        Without a tokenizer: a dict of `token_ids` and `padding_mask` [batch, length] (seq2seq: `encoder_` and `decoder_` before both; split
+        prompts: KerasHub's four, see prompt_forms.py) gives a dict of numpy arrays, and `max_length` is ignored: the buffer's length counts.
         A `tf.data.Dataset`, a generator, or any other iterable of such batches is run batch by batch and gives one list, or one dict.
 
         Raises InvalidInputError (KX52x; also a ValueError) for prompts that do not fit, UnsupportedError (KX525) for `strip_prompt` of a
@@ -190,7 +192,7 @@ class LanguageModel:
         if self.tokenizer is None:
             return
         packer = self.tokenizer.record.packers["encoder" if self._is_seq2seq else "prompt"]
-        room = packer.sequence_length if self._is_seq2seq else self._read_max_length(max_length) - 1
+        room = packer.sequence_length if self._is_seq2seq else self._form.room(self.tokenizer, self._read_max_length(max_length))
         for ids in self.tokenizer.encode(texts):
             length = len(packer.start) + len(ids) + len(packer.end)
             if length > room:
@@ -265,6 +267,9 @@ class LanguageModel:
         """Feed ids to the text stream as soon as they are final; what remains at the end comes from the result itself."""
         text = text_stream(tokenizer)
         fed = job.prompt.start if without_prompt else 0
+        opening = [] if without_prompt else self._form.opening(job.prompt, job.stop_ids)
+        if piece := text.feed(opening):
+            yield piece
         loop = loop_of(self.engine, self.sampler, job)
         for _ in loop.steps():
             known = int(loop.columns[0])
@@ -272,8 +277,9 @@ class LanguageModel:
                 yield piece
             fed = known
         generated = loop.result()
-        visible = generated.ids[0][generated.mask[0]].tolist()  # a text prompt has no holes: this is the row up to its stop
-        if piece := text.feed(visible[fed:]) + text.end():
+        whole = generated if without_prompt else self._form.joined(generated, job.prompt, job.stop_ids)
+        visible = whole.ids[0][whole.mask[0]].tolist()  # a text prompt has no holes: this is the row up to its stop
+        if piece := text.feed(visible[len(opening) + fed :]) + text.end():
             yield piece
 
     def _generate_texts(
@@ -281,6 +287,7 @@ class LanguageModel:
     ) -> str | list[str]:
         prompt, encoder, is_single = self._read_texts(tokenizer, inputs, max_length)
         generated = generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids, visible_only=True))
+        generated = self._form.joined(generated, prompt, stop_ids)
         if without_prompt:
             generated = Generated(*_strip(generated, prompt))
         texts = tokenizer.texts(generated.ids, generated.mask)
@@ -292,8 +299,8 @@ class LanguageModel:
         encoder = self._read_ids(inputs, "encoder_", self.manifest.cache.encoder_capacity) if self._is_seq2seq else None
         if encoder is not None and len(encoder.ids) != len(prompt.ids):
             raise InvalidInputError("KX520", f"{len(encoder.ids)} encoder prompts do not fit {len(prompt.ids)} decoder prompts")
-        generated = generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids))
-        ids, mask = _strip(generated, prompt) if without_prompt else (generated.ids, generated.mask)
+        generated = self._form.joined(generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids)), prompt, stop_ids)
+        ids, mask = _strip(generated, prompt) if without_prompt else (generated.ids, self._form.as_given(generated.mask))
         return {f"{decoder}token_ids": ids, f"{decoder}padding_mask": mask}
 
     def _read_ids(self, inputs: Any, name: str, capacity: int) -> Prompt:
@@ -301,11 +308,7 @@ class LanguageModel:
         if not isinstance(inputs, Mapping):
             hint = 'for example {"token_ids": [[1, 2, 0]], "padding_mask": [[1, 1, 0]]}; texts need the tokenizer'
             raise InvalidInputError("KX520", f"without a tokenizer the prompt is a dict of arrays, not {type(inputs).__name__}", hint=hint)
-        missing = [key for key in (f"{name}token_ids", f"{name}padding_mask") if key not in inputs]
-        if missing:
-            raise InvalidInputError("KX520", f"the prompt has no `{missing[0]}`", hint=f"it has: {', '.join(map(str, inputs))}")
-        ids, mask = forms.unwrapped(inputs[f"{name}token_ids"]), forms.unwrapped(inputs[f"{name}padding_mask"])
-        return read_prompt(ids, mask, vocabulary_size=self.engine.vocabulary_size, capacity=capacity, name=name)
+        return self._form.read(inputs, vocabulary_size=self.engine.vocabulary_size, capacity=capacity, name=name)
 
     def _read_texts(self, tokenizer: Tokenizer, inputs: Any, max_length: int | None) -> tuple[Prompt, Prompt | None, bool]:
         """The packed prompt, the encoder's, and whether one text came in instead of a list."""
@@ -313,7 +316,7 @@ class LanguageModel:
         capacity = self.manifest.cache.capacity
         if not self._is_seq2seq:
             texts, is_single = forms.read_texts(inputs)
-            return self._checked(tokenizer.pack("prompt", texts, length, capacity=capacity), ""), None, is_single
+            return self._checked(self._form.pack(tokenizer, texts, length, capacity), ""), None, is_single
         encoder_texts, decoder_texts, is_single = forms.read_text_pair(inputs)
         encoder = self._checked(tokenizer.pack("encoder", encoder_texts), "encoder_")
         decoder = self._checked(tokenizer.pack("decoder", decoder_texts, length, capacity=capacity), "decoder_")
@@ -321,18 +324,10 @@ class LanguageModel:
 
     def _checked(self, prompt: Prompt, name: str) -> Prompt:
         """What a tokenizer gave is checked as what a caller gives."""
-        return read_prompt(prompt.ids, prompt.mask, vocabulary_size=self.engine.vocabulary_size, capacity=0, name=name)
+        return self._form.checked(prompt, self.engine.vocabulary_size, name)
 
     def _read_max_length(self, max_length: int | None) -> int:
-        """The buffer's length. KerasHub's default, but never more than the artifact serves."""
-        capacity = self.manifest.cache.capacity
-        if max_length is None or max_length == 0:
-            default = self.manifest.generation.max_length
-            return min(default, capacity) if capacity else default
-        if isinstance(max_length, bool) or not isinstance(max_length, (int, np.integer)) or max_length < 1:
-            raise InvalidInputError("KX527", f"`max_length` is a whole number of tokens, not {max_length!r}")
-        check_capacity(int(max_length), capacity, "`max_length` asks for")
-        return int(max_length)
+        return self._form.max_length(max_length, self.manifest.generation.max_length, self.manifest.cache.capacity)
 
     def _read_stop_ids(self, stop_token_ids: Any) -> tuple[int, ...] | None:
         if self.tokenizer is None:
@@ -351,7 +346,8 @@ class LanguageModel:
 
 
 def _preprocessor_of(tokenizer: Tokenizer, manifest: Manifest) -> Preprocessor:
-    return Preprocessor(tokenizer, sequence_length=manifest.generation.max_length, is_seq2seq=manifest.task == "seq2seq-lm")
+    form = FORMS[manifest.generation.prompt]
+    return Preprocessor(tokenizer, sequence_length=manifest.generation.max_length, is_seq2seq=manifest.task == "seq2seq-lm", form=form)
 
 
 def _strip(generated: Generated, prompt: Prompt) -> tuple[Any, Any]:

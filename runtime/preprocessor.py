@@ -1,6 +1,6 @@
 """What scripts do with a KerasHub task's `preprocessor`, over the artifact's tokenizer: numpy arrays in and out, the same ids.
 
-lm.preprocessor.generate_preprocess(["a", "b"])         {"token_ids", "padding_mask"}, or the seq2seq model's four
+lm.preprocessor.generate_preprocess(["a", "b"])         {"token_ids", "padding_mask"}, or the four of a seq2seq model or of split prompts
 lm.preprocessor.generate_postprocess(outputs)           the texts
 lm.preprocessor.tokenizer("a"), .detokenize(ids)        ids of a text alone, the text of ids
 lm.preprocessor = None                                  token ids in and out from here on
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from kexport.runtime.batches import read_text_pair, read_texts
 from kexport.runtime.contract.errors import InvalidInputError
+from kexport.runtime.prompt_forms import FORMS, WholePrompts
 from kexport.runtime.prompts import Prompt
 from kexport.runtime.tokenizer import Tokenizer
 
@@ -49,11 +50,11 @@ class TextTokenizer:
 class Preprocessor:
     """`lm.preprocessor`. `sequence_length`: of a padded prompt where none is asked for."""
 
-    def __init__(self, tokenizer: Tokenizer, *, sequence_length: int, is_seq2seq: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, sequence_length: int, is_seq2seq: bool, form: WholePrompts = FORMS["whole"]) -> None:
         self.tokenizer = TextTokenizer(tokenizer)
         self.sequence_length = sequence_length
         self.inner = tokenizer
-        self._is_seq2seq = is_seq2seq
+        self._is_seq2seq, self._form = is_seq2seq, form
 
     def generate_preprocess(self, x: Any, sequence_length: int | None = None) -> dict[str, Any]:
         """What `generate()` feeds to the model: int32 ids and boolean masks [batch, length], or [length] of one text.
@@ -61,10 +62,11 @@ class Preprocessor:
         A seq2seq model takes texts for its encoder, or a dict of `encoder_text` and `decoder_text`; `sequence_length` is the decoder's.
         Raises InvalidInputError: KX528 for anything but text, KX541 for an artifact that cannot pack.
         """
-        length = sequence_length or self.sequence_length
         if not self._is_seq2seq:
             texts, is_single = read_texts(x)
-            return _named("", self.inner.pack("prompt", texts, length), is_single)
+            arrays = self._form.prompt_arrays(self._form.pack(self.inner, texts, self._form.length(sequence_length, self.sequence_length)))
+            return {name: array[0] if is_single else array for name, array in arrays.items()}
+        length = sequence_length or self.sequence_length
         encoder_texts, decoder_texts, is_single = read_text_pair(x)
         return {
             **_named("encoder_", self.inner.pack("encoder", encoder_texts), is_single),

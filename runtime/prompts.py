@@ -22,24 +22,49 @@ AUTO_WITHOUT_TOKENIZER = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """A padded batch: ids [batch, length] (int32 or int64, kept), and a mask of the same shape, True where an id was given."""
+    """A padded batch: ids [batch, length] (int32 or int64, kept), and a mask of the same shape, True where an id was given.
+
+    `prefix`: a batch of the same rows that the model sees before this one, its first token in the first column whose mask is True (see
+    prompt_forms.py); None: there is none.
+    """
 
     ids: Ids
     mask: Mask
+    prefix: Prompt | None = None
 
     @property
     def start(self) -> int:
-        """The first column the loop fills: the length of the shortest row."""
-        return int(self.mask.sum(axis=1).min())
+        """The first column the loop fills: the length of the shortest row; behind a prefix the second one."""
+        return int(self.mask.sum(axis=1).min()) if self.prefix is None else 1
+
+    @property
+    def longest(self) -> int:
+        """How many tokens the longest row has once it is full."""
+        return int(self.ids.shape[1]) + (0 if self.prefix is None else int((self.prefix.ids.shape[1] - self.prefix.mask.argmax(axis=1)).max()))
+
+    def first_tokens(self, ids: Ids, rows: npt.NDArray[np.intp], columns: npt.NDArray[np.int64]) -> tuple[Ids, npt.NDArray[np.int64]]:
+        """What the model is fed first of `rows`: their prefix, and `columns` of `ids`; right-padded [rows, tokens], and how many each row has."""
+        if self.prefix is None:
+            return ids[rows, : columns.max()], columns
+        fed = [
+            np.concatenate([np.where(mask, prefix, 0)[int(mask.argmax()) :], ids[row, :column]])
+            for row, column, prefix, mask in zip(rows, columns, self.prefix.ids[rows], self.prefix.mask[rows], strict=True)
+        ]
+        lengths = np.array([len(row) for row in fed], np.int64)
+        table = np.zeros((len(fed), lengths.max()), ids.dtype)
+        for place, row in enumerate(fed):
+            table[place, : len(row)] = row
+        return table, lengths
 
 
-def read_prompt(ids: Any, mask: Any, *, vocabulary_size: int, capacity: int, name: str = "") -> Prompt:
-    """A prompt from what the caller gave. `name` stands before `token_ids` in messages (`encoder_`, `decoder_`).
+def read_prompt(
+    ids: Any, mask: Any, *, vocabulary_size: int, capacity: int, ids_name: str = "token_ids", mask_name: str = "padding_mask"
+) -> Prompt:
+    """A prompt from what the caller gave, under these names in messages.
 
     `capacity` 0 means no limit. Raises InvalidInputError: KX520 for wrong shapes or types, KX521 for a row without any prompt token,
     KX522 for ids outside the vocabulary, KX523 for more columns than the artifact serves.
     """
-    ids_name, mask_name = f"{name}token_ids", f"{name}padding_mask"
     id_array, mask_array = read_table(ids, ids_name), _array(mask, mask_name)
     if mask_array.shape != id_array.shape:
         raise InvalidInputError("KX520", f"`{mask_name}` has the shape {mask_array.shape}, `{ids_name}` {id_array.shape}")
@@ -112,10 +137,11 @@ def output_mask(ids: Ids, prompt_mask: Mask, stop_ids: Sequence[int] | None) -> 
 def strip_prompt(ids: Ids, mask: Mask, prompt_mask: Mask) -> tuple[Ids, Mask]:
     """Rows rolled left by their prompt's length, and the mask of what is generated and visible: KerasHub's `strip_prompt=True`.
 
-    The prompt ends up at the end of the rolled ids, outside the mask.
+    The prompt ends up at the end of the rolled ids, outside the mask. Columns are counted from the end, as KerasHub does: `ids` and `mask` may
+    have more of them in front than `prompt_mask`, and then lose them.
     """
-    length = ids.shape[1]
-    columns = (np.arange(length) + prompt_mask.sum(axis=1, keepdims=True)) % length
+    length = prompt_mask.shape[1]
+    columns = np.arange(length) - (-prompt_mask.sum(axis=1, keepdims=True)) % length
     rolled_ids: Ids = np.take_along_axis(ids, columns, axis=1)
     rolled_mask: Mask = np.take_along_axis(prompt_mask, columns, axis=1) ^ np.take_along_axis(mask, columns, axis=1)
     return rolled_ids, rolled_mask

@@ -3,7 +3,7 @@
 A character may be spread over several ids. What an id prints may be said as soon as no later id can change it, which depends on how the
 tokenizer's file decodes:
 
-- byte level: every id is some bytes, and the bytes are UTF-8 text; only an unfinished character is held back;
+- byte level, and vocabularies of byte strings: every id is some bytes, and the bytes are UTF-8 text; only an unfinished character is held back;
 - pieces, with bytes as fallback: an id prints the same anywhere but at the start, where a space may be stripped, and in a run of byte ids;
 - anything else: nothing is certain before the end, and all text comes then.
 
@@ -13,11 +13,11 @@ Each id is decoded a bounded number of times, so a stream costs time in proporti
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from kexport.runtime.piece_decoder import REPLACEMENT
-from kexport.runtime.tokenizer import Tokenizer
+from kexport.runtime.tokenizer import ByteCodec, Tokenizer
 
 _PIECE_DECODERS = frozenset({"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"})
 _BYTES = 256
@@ -36,9 +36,11 @@ class TextStream(Protocol):
 
 def text_stream(tokenizer: Tokenizer) -> TextStream:
     """The stream that suits how the tokenizer's file decodes. Stripped ids are dropped on the way."""
+    if isinstance(tokenizer.codec, ByteCodec):
+        return _ByteStream(tokenizer, tokenizer.codec.token_bytes)
     rules, types = tokenizer.record.piece_decoder, tokenizer.codec.decoder_types
     if rules is None and types == ("ByteLevel",):
-        return _ByteStream(tokenizer)
+        return _ByteStream(tokenizer, lambda identifier: _spelled_bytes(tokenizer.codec.piece(identifier)))
     if rules is None and not (types and _PIECE_DECODERS.issuperset(types)):
         return _WholeText(tokenizer)
     byte_ids = _byte_ids(tokenizer) if rules is None else frozenset(rules.byte_ids)
@@ -49,15 +51,14 @@ def text_stream(tokenizer: Tokenizer) -> TextStream:
 
 
 class _ByteStream:
-    """Byte-level BPE: spell each id's bytes and decode them as they come."""
+    """Each id is some bytes, `bytes_of(id)`: decode them as they come."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, bytes_of: Callable[[int], bytes]) -> None:
+        self._tokenizer, self._bytes_of = tokenizer, bytes_of
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, ids: Iterable[int]) -> str:
-        spelled = (self._tokenizer.codec.piece(identifier) for identifier in self._tokenizer.visible(ids))
-        return self._decoder.decode(b"".join(_spelled_bytes(piece) for piece in spelled))
+        return self._decoder.decode(b"".join(map(self._bytes_of, self._tokenizer.visible(ids))))
 
     def end(self) -> str:
         return self._decoder.decode(b"", final=True)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.paths import open_path
+from kexport.runtime.longest_match import LongestMatch, read_vocabulary
 from kexport.runtime.piece_decoder import decode_ids
 from kexport.runtime.prompts import Ids, Mask, Prompt, check_capacity
+
+SILENT_ID = 0  # of a vocabulary of byte strings
 
 
 class TextCodec(Protocol):
@@ -32,6 +35,14 @@ class TextCodec(Protocol):
 
     def piece(self, identifier: int) -> str:
         """The spelling of one id in the file, "" for none."""
+
+
+@runtime_checkable
+class ByteCodec(TextCodec, Protocol):
+    """A codec whose ids are bytes wherever they stand: a text's bytes are those of its ids, one after the other."""
+
+    def token_bytes(self, identifier: int) -> bytes:
+        """The bytes of one id, none for an id without a token."""
 
 
 class Tokenizer:
@@ -55,15 +66,20 @@ class Tokenizer:
         """The text of ids, stripped ids dropped first, as KerasHub's postprocessing does."""
         return self.codec.decode(self.visible(ids))
 
+    def packer(self, role: str) -> manifest.Packer:
+        """The packer called `role`. Raises InvalidInputError (KX541) where there is none."""
+        packer = self.record.packers.get(role)
+        if packer is None:
+            raise InvalidInputError("KX541", f"the artifact's tokenizer has no `{role}` packer", hint="convert the model again")
+        return packer
+
     def pack(self, role: str, texts: Sequence[str], length: int | None = None, *, capacity: int = 0) -> Prompt:
         """`texts` as a padded batch [texts, length] by the packer called `role`; `length` None takes the packer's.
 
         A prompt that is too long for `length` is cut on the right, as KerasHub does; one that the artifact could never serve
         (`capacity`, 0: no limit) is refused. Raises InvalidInputError: KX523 for such a prompt, KX541 for a role without a packer.
         """
-        packer = self.record.packers.get(role)
-        if packer is None:
-            raise InvalidInputError("KX541", f"the artifact's tokenizer has no `{role}` packer", hint="convert the model again")
+        packer = self.packer(role)
         width = packer.sequence_length if length is None else length
         rows = self.encode(texts)
         for row in rows:
@@ -170,7 +186,40 @@ class _SentencePieceCodec:
         return piece
 
 
-_CODECS: dict[str, Callable[[Path, manifest.Tokenizer], TextCodec]] = {"tokenizers": _TokenizersCodec, "sentencepiece": _SentencePieceCodec}
+class _LongestMatchCodec:
+    """A vocabulary of byte strings (see longest_match.py). As in KerasHub the id 0 never becomes text. Where bytes are no UTF-8 KerasHub's own
+    tokenizer raises; here each broken part becomes U+FFFD, because a character cut by the end of a generation is ordinary.
+    """
+
+    decoder_types: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, record: manifest.Tokenizer) -> None:
+        try:
+            self._matcher = LongestMatch(read_vocabulary(path.read_text(encoding="utf-8")))
+        except ValueError as error:  # UnicodeDecodeError, too
+            raise _unreadable(path, error) from error
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        try:
+            return [self._matcher.encode(text.encode("utf-8")) for text in texts]
+        except ValueError as error:  # UnicodeEncodeError, too: half a surrogate pair
+            raise InvalidInputError("KX528", f"a prompt cannot be tokenized: {error}") from error
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+
+    def piece(self, identifier: int) -> str:
+        return self._matcher.tokens.get(identifier, b"").decode("utf-8", errors="replace")
+
+    def token_bytes(self, identifier: int) -> bytes:
+        return self._matcher.tokens.get(identifier, b"") if identifier != SILENT_ID else b""
+
+
+_CODECS: dict[str, Callable[[Path, manifest.Tokenizer], TextCodec]] = {
+    "tokenizers": _TokenizersCodec,
+    "sentencepiece": _SentencePieceCodec,
+    "longest_match": _LongestMatchCodec,
+}
 
 
 def _decoder_types(decoder: Any) -> tuple[str, ...]:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Weight, WeightSource
-from kexport.runtime.contract.manifest import Cache, File, Fusion, Signature, VendorRuntime
+from kexport.runtime.contract import names
+from kexport.runtime.contract.manifest import Cache, Experts, File, Fusion, Signature, VendorRuntime
 from numpy.typing import NDArray
 
 TensorHook = Callable[[str, NDArray[Any]], None]
@@ -77,6 +78,12 @@ class Emitted:
     files: tuple[File, ...]
     geometry: Geometry
     replaceable: tuple[StoredTensor, ...] = ()
+    experts: tuple[Experts, ...] = ()
+
+    @property
+    def takes_extents(self) -> bool:
+        """Whether steps are told where the original's calls end."""
+        return any(spec.name == names.EXTENT for signature in self.signatures for spec in signature.inputs)
 
 
 class Target(Protocol):

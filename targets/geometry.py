@@ -17,8 +17,11 @@ from kexport.targets.slot_names import SlotNames
 STATE_LAYOUTS = {"convolution": ("batch", "tokens", "channels"), "recurrent": ("batch", "heads", "key_dim", "value_dim")}
 PARALLEL_FORM = "delta rule, parallel over a chunk"
 PLAIN_FORM = "plain operators"
+TWO_CACHES = "one softmax over two caches, which no operator reads"
 VIEWS = {"reshape", "transpose", "cast"}  # what may stand between a state and the node that carries it on
+EXTENT_IS_UNKNOWN = "it cannot tell the model where the original's calls end, which the original's results depend on"
 UNKNOWN_TO_VENDORS = "it has recurrent layers, whose states this runtime does not carry"
+ATTENTION = ("attention", "joint_attention")
 
 
 def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity: int, layout: tuple[str, ...]) -> Cache:
@@ -64,15 +67,15 @@ def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity
 
 
 def _uses(graph: Graph) -> Iterable[str]:
-    """The slot or state of every node that uses one, in order; keys and values of one attention count once, a state at its first reader."""
+    """The slot or state of every node that uses one, in order; keys and values of one attention count once, a state at its first reader, an
+    encoder's slot behind the node's own."""
     unread = set(graph.states)
     for node in graph.nodes:
         for name in (name for name in node.inputs if name in unread):
             unread.discard(name)
             yield name
-        slot = attribute(node, "slot") if node.op in ("attention", "cache_write", "cache_read") else None
-        if slot and not (node.op != "attention" and attribute(node, "part")):
-            yield str(slot)
+        if node.op in ATTENTION or (node.op in ("cache_write", "cache_read") and not attribute(node, "part")):
+            yield from filter(None, (str(node.attrs.get(name) or "") for name in ("slot", "cross_slot")))
 
 
 def _layers(graph: Graph) -> list[list[str]]:
@@ -96,6 +99,14 @@ def longest_call(graph: Graph) -> int | None:
     return min((int(attribute(node, "chunk")) for node in graph.of_op("delta_rule")), default=None)
 
 
+def fusions(graph: Graph, rendered: Iterable[Fusion]) -> tuple[Fusion, ...]:
+    """The records of `graph`'s layers: what the lowerings said of attention, one softmax over two caches, and recurrent layers."""
+    joint = {node.layer or node.output: node for node in graph.of_op("joint_attention")}
+    kept = [fusion for fusion in rendered if fusion.layer not in joint]
+    kept += [Fusion(layer=layer, form=PLAIN_FORM, fused=False, reason=TWO_CACHES, fusable=False) for layer in joint]
+    return (*kept, *recurrences(graph))
+
+
 def recurrences(graph: Graph) -> Iterator[Fusion]:
     """The record of every recurrent layer. A recurrence that was not recognised is what its original wrote."""
     readers = graph.readers()
@@ -103,7 +114,7 @@ def recurrences(graph: Graph) -> Iterator[Fusion]:
         if state.kind == "recurrent":
             node = _carrier(name, readers)
             if node is not None and node.op == "delta_rule":
-                reason = f"up to {attribute(node, 'chunk')} tokens a call; of one token the plain update"
+                reason = f"up to {attribute(node, 'chunk')} tokens a call"
                 yield Fusion(layer=node.layer or name, form=PARALLEL_FORM, fused=True, reason=reason)
             else:
                 layer = name if node is None else node.layer or name
@@ -121,7 +132,7 @@ def _carrier(state: str, readers: dict[str, list[Node]]) -> Node | None:
 def _windows(graph: Graph) -> dict[str, int | None]:
     """Slot -> window where every attention over the slot has one; the widest."""
     seen: dict[str, list[int | None]] = {}
-    for node in graph.of_op("attention"):
+    for node in graph.of_op(*ATTENTION):
         if attribute(node, "slot"):
             seen.setdefault(str(attribute(node, "slot")), []).append(attribute(node, "window"))
     return {slot: max((w for w in windows if w), default=None) if all(windows) else None for slot, windows in seen.items()}
@@ -131,7 +142,7 @@ def geometry(graph: Graph, stored: dict[str, Slot]) -> Geometry:
     """The sizes of `graph` that vendors' runtimes ask for."""
     own = [(name, slot) for name, slot in stored.items() if slot.kind == "self"]
     shapes = {(slot.num_key_value_heads, slot.head_dim) for _, slot in own}
-    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op("attention") if attribute(node, "write")]
+    heads = [graph.type_of(node.input(0)).shape[2] for node in graph.of_op(*ATTENTION) if attribute(node, "write")]
     tables = [graph.type_of(node.input(0)).shape for node in graph.of_op("embedding")]
     logits = graph.type_of(graph.outputs[names.LOGITS]).shape if names.LOGITS in graph.outputs else (0,)
     first = own[0][1] if own else None

@@ -1,4 +1,4 @@
-"""Graphs as a target can render them: what it has no lowering for is decomposed, sizes that a signature fixes are put in before."""
+"""Graphs as a target can render them: what it has no lowering for is decomposed, sizes that a signature or a branch fixes are put in before."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from kexport.graphs.dims import Dim, Shape, product
-from kexport.graphs.ir import Graph, TensorType
+from kexport.graphs.ir import Graph, Node, TensorType
 from kexport.graphs.passes import Pass, run_passes
 from kexport.runtime.contract.errors import UnsupportedError
 
@@ -46,6 +46,21 @@ def bound(graph: Graph, sizes: Mapping[str, int]) -> Graph:
     for node in graph.nodes:
         node.attrs = {name: _bound_attribute(value, sizes) if name in DIM_ATTRIBUTES else value for name, value in node.attrs.items()}
     return graph
+
+
+def taken_apart(graph: Graph, node: Node, lowerings: Collection[str], sizes: Mapping[str, int]) -> Graph:
+    """A graph of `node` alone, its inputs and outputs named as the node's, decomposed for the case that dims have these `sizes`."""
+    alone = Graph(f"{node.op}:{node.output}")
+    for name in dict.fromkeys(node.inputs):
+        alone.add_input(name, graph.type_of(name).dtype, graph.type_of(name).shape)
+    alone.types |= {name: graph.type_of(name) for name in node.outputs}
+    alone.nodes.append(Node(node.op, node.inputs, node.outputs, dict(node.attrs), node.layer))
+    alone.outputs = {name: name for name in node.outputs}
+    alone = bound(alone, sizes)
+    from kexport.graphs.passes.decompose import decompose
+
+    decompose(alone, keep=set(lowerings) - {node.op})
+    return alone
 
 
 def _bound_type(type_: TensorType, sizes: Mapping[str, int]) -> TensorType:

@@ -3,6 +3,7 @@
     weights of the step's file that are read whole (`Signature.weight_bytes`: no embedding table unless the head is tied to it)
     + batch x sum over self caches of  bytes per position x min(window, positions held)
     + batch x sum over cross caches of bytes per position x encoder length
+    + batch x bytes of a row's states
 
 Activations, logits and what is written are left out: they are small and stay in the processor's caches. So the floor is a true lower bound.
 """
@@ -24,8 +25,9 @@ def step_bytes(manifest: Manifest, *, batch: int, held: int, encoder_length: int
     if step is None or not step.weight_bytes:
         return 0
     lengths = {"self": held, "cross": encoder_length}
-    caches = sum(_bytes_per_position(slot, step) * min(slot.window or math.inf, lengths.get(slot.kind, 0)) for slot in manifest.cache.slots)
-    return step.weight_bytes + int(batch * caches)
+    growing = [slot for slot in manifest.cache.slots if slot.kind in lengths]
+    caches = sum(_bytes_per_position(slot, step) * min(slot.window or math.inf, lengths[slot.kind]) for slot in growing)
+    return step.weight_bytes + int(batch * (caches + manifest.cache.state_bytes))
 
 
 def _bytes_per_position(slot: CacheSlot, step: Signature) -> int:

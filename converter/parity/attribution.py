@@ -53,7 +53,7 @@ def reference_logits(
     prompt_length, start, logits = len(case.prompts[row_index]), 0, []
     if case.is_literal:
         buffer, _ = padded((case.prompts[row_index],), len(row), pad)
-        _feed(graph, weights, caches, feeds, buffer, 0, valid=prompt_length)
+        _feed(graph, weights, caches, feeds, buffer, 0, valid=prompt_length)  # one call of the original's
         start = case.start - 1
     for stop in range(start + 1 if case.is_literal else prompt_length, len(row)):
         step = _feed(graph, weights, caches, feeds, row[None, start:stop], start, valid=len(row))
@@ -67,6 +67,7 @@ def _feed(graph: Graph, weights: WeightSource, caches: Caches, others: dict[str,
     length = tokens.shape[1]
     positions = np.arange(start, start + length, dtype=np.int32)[None]
     feeds = {**others, "token_ids": tokens, "positions": positions, "lengths": np.array([length]), names.VALID_LENGTHS: np.array([valid], np.int32)}
+    feeds[names.EXTENT] = np.full_like(positions, start + length)
     logits: NDArray[Any] = run(graph, {name: feeds[name] for name in graph.inputs if name in feeds}, weights, caches)["logits"][0, -1]
     return logits
 

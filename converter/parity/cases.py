@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from kexport.runtime.prompt_forms import FORMS, first_columns, split
 from numpy.typing import NDArray
 
 SEED = 20260101
@@ -13,6 +15,7 @@ RAGGED_LENGTHS = (5, 11, 8)
 ENCODER_LENGTHS = (9, 4, 12)
 NEW_TOKENS = 24
 FIXED_TEXTS = ("The quick brown fox", " 12 of the 34 children said: \u201cno\u201d,", "Hello \U0001f600")
+SPLIT_PROMPT, SPLIT_NEW_TOKENS = 20, 140  # of the long case where prompts are split; a prompt beyond one chunk of a parallel form
 LOGIT_BYTES_AT_MOST = 256_000_000
 FLOAT_BYTES = 4
 # The long prompt's length is chosen so that running it stays affordable: about this many multiplications for the whole case.
@@ -65,9 +68,31 @@ def padded(rows: tuple[tuple[int, ...], ...], length: int, pad: int) -> tuple[ND
     return ids, mask
 
 
+def generate_inputs(case: Case, pad: int, form: str) -> dict[str, NDArray[Any]]:
+    """What `generate()` takes for a case, with prompts in the form of that name (runtime/prompt_forms.py)."""
+    if form == "split":
+        prompt = split(case.prompts, case.max_length - min(map(len, case.prompts)), max(map(len, case.prompts)))
+        return FORMS[form].prompt_arrays(prompt)
+    ids, mask = case.decoder_rows(pad)
+    if not case.encoder:
+        return {"token_ids": ids, "padding_mask": mask}
+    encoder_ids, encoder_mask = case.encoder_rows(pad)
+    return {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
+
+
+def generated_rows(case: Case, result: Mapping[str, Any], form: str) -> NDArray[np.int32]:
+    """The rows [rows, max_length] of what `generate()` gave; of split prompts each without the padding in front, cut to one length."""
+    ids = np.asarray(result["decoder_token_ids" if case.encoder else "token_ids"], np.int32)
+    if form != "split":
+        return ids
+    starts = first_columns(case.prompts, max(map(len, case.prompts)))
+    return np.stack([row[start : start + case.max_length] for row, start in zip(ids, starts, strict=True)])
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the cases are fitted to. `forbidden`: ids that random prompts leave out (padding and stop ids). `schedule`, `prefill`: see Case."""
+    """What the cases are fitted to. `forbidden`: ids that random prompts leave out (padding and stop ids). `schedule`, `prefill`: see Case. `split`:
+    the prompts are, and KerasHub compiles its prefill of them token by token: long ones would take it forever."""
 
     vocabulary: int
     capacity: int
@@ -75,6 +100,7 @@ class Sizes:
     parameters: int
     seq2seq: bool
     forbidden: frozenset[int]
+    split: bool = False
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
 
@@ -93,7 +119,9 @@ def build_cases(sizes: Sizes) -> list[Case]:
     lengths = tuple(min(length, longest) for length in RAGGED_LENGTHS)
     encoder_longest = sizes.encoder_capacity or max(ENCODER_LENGTHS)
     encoder_lengths = tuple(min(length, encoder_longest) for length in ENCODER_LENGTHS) if sizes.seq2seq else ()
-    ragged = Case("ragged batch", _prompts(generator, lengths, sizes), max(lengths) + new_tokens, _prompts(generator, encoder_lengths, sizes))
+    spread = max(lengths) - min(lengths) if sizes.split else 0  # there all rows get as many new tokens as the shortest
+    length = min(max(lengths) + new_tokens, sizes.capacity - spread)
+    ragged = Case("ragged batch", _prompts(generator, lengths, sizes), length, _prompts(generator, encoder_lengths, sizes))
     first = replace(ragged, name="one row", prompts=ragged.prompts[:1], encoder=ragged.encoder[:1], max_length=lengths[0] + new_tokens)
     split = replace(first, name=f"{sizes.prefill} in pieces", prompts=ragged.prompts[1:2], encoder=ragged.encoder[1:2], max_length=lengths[1] + 2, chunks=(1, 2, 3))
     return [replace(case, schedule=sizes.schedule, prefill=sizes.prefill) for case in (ragged, first, split, *_long_case(generator, sizes))]
@@ -112,8 +140,11 @@ def _long_case(generator: np.random.Generator, sizes: Sizes) -> list[Case]:
     new_tokens = 4
     if length <= 2 * max(RAGGED_LENGTHS) + new_tokens:
         return []
+    if sizes.split:
+        length = min(length, SPLIT_PROMPT + SPLIT_NEW_TOKENS)
+        new_tokens = length - SPLIT_PROMPT
     encoder = _prompts(generator, (sizes.encoder_capacity or max(ENCODER_LENGTHS),), sizes) if sizes.seq2seq else ()
-    name = "full cache" if length == sizes.capacity else f"long prompt ({length} of {sizes.capacity} positions)"
+    name = "full cache" if length == sizes.capacity else f"long {'row' if sizes.split else 'prompt'} ({length} of {sizes.capacity} positions)"
     return [Case(name, _prompts(generator, (length - new_tokens,), sizes), length, encoder)]
 
 

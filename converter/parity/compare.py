@@ -50,22 +50,24 @@ def compare(case: Case, expected: NDArray[Any], tokens: NDArray[Any], oracle: ND
     compared = sum(expected.shape[1] - start for start in starts)
     if oracle is None or artifact is None:
         equal = sum(int((expected[row, start:] == tokens[row, start:]).sum()) for row, start in enumerate(starts))
-        return Compared(_record(case, expected, compared, equal, 0, 0.0, 0.0), _token_difference(case, expected, tokens))
+        return Compared(_record(case, expected, compared, equal), _token_difference(case, expected, tokens))
     return _compare_steps(case, expected, tokens, oracle, artifact, starts)
 
 
 def _compare_steps(
     case: Case, expected: NDArray[Any], tokens: NDArray[Any], oracle: NDArray[Any], artifact: NDArray[Any], starts: list[int]
 ) -> Compared:
-    near_ties, largest, smallest_gap, equal, compared = 0, 0.0, np.inf, 0, 0
+    near_ties, largest, share, smallest_gap, equal, compared = 0, 0.0, 0.0, np.inf, 0, 0
     wrong_token: Difference | None = None
     wide_logits: Difference | None = None
     for row, start in enumerate(starts):
         for position in range(start - 1, expected.shape[1] - 1):
             ours, theirs, token = artifact[row, position], oracle[row, position], int(expected[row, position + 1])
-            bound = LOGIT_BOUND["float32"] * float(theirs.max() - theirs.min())
+            spread = float(theirs.max() - theirs.min())
+            bound = LOGIT_BOUND["float32"] * spread
             difference, gap = float(np.abs(ours - theirs).max()), top_two_gap(theirs)
             largest, smallest_gap, compared = max(largest, difference), min(smallest_gap, gap), compared + 1
+            share = max(share, difference / spread if spread else 0.0)
             same = int(ours.argmax()) == token
             equal += same
             if not same and gap <= NEAR_TIE_FACTOR * bound:
@@ -77,7 +79,8 @@ def _compare_steps(
     if wrong_token is None and near_ties == 0:
         wrong_token = _token_difference(case, expected, tokens)
     failure = wrong_token or wide_logits
-    return Compared(_record(case, expected, compared, equal, near_ties, largest, float(smallest_gap)), failure)
+    figures = {"near_ties": near_ties, "max_logit_difference": largest, "max_logit_share": share, "smallest_gap": float(smallest_gap)}
+    return Compared(_record(case, expected, compared, equal, **figures), failure)
 
 
 def _words(row: int, position: int, token: int, ours: NDArray[Any], theirs: NDArray[Any], gap: float, difference: float, bound: float) -> str:
@@ -98,7 +101,8 @@ def _token_difference(case: Case, expected: NDArray[Any], tokens: NDArray[Any]) 
     return Difference(case.name, f"row {row}, position {position}: generate() gives {int(expected[row, position])}, the artifact {int(tokens[row, position])}")
 
 
-def _record(case: Case, expected: NDArray[Any], compared: int, equal: int, near_ties: int, largest: float, gap: float) -> ParityCase:
+def _record(case: Case, expected: NDArray[Any], compared: int, equal: int, **figures: Any) -> ParityCase:
+    """The case's record; `figures`: what comparing logits gave."""
     inputs = {"prompts": [list(row) for row in case.prompts]}
     if case.encoder:
         inputs["encoder"] = [list(row) for row in case.encoder]
@@ -112,9 +116,7 @@ def _record(case: Case, expected: NDArray[Any], compared: int, equal: int, near_
         stop_token_ids=case.stop_token_ids,
         tokens_compared=compared,
         tokens_equal=equal,
-        near_ties=near_ties,
-        max_logit_difference=largest,
-        smallest_gap=gap,
+        **figures,
     )
 
 

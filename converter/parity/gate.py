@@ -66,7 +66,9 @@ def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Exp
     """
     import tensorflow as tf
 
-    case = Case("text", (), min(sizes.capacity, _text_length(oracle)), texts=FIXED_TEXTS)
+    longest = _text_length(oracle)
+    length = min(TEXT_NEW_TOKENS, max(0, sizes.capacity - longest)) if sizes.split else min(sizes.capacity, longest + TEXT_NEW_TOKENS)
+    case = Case("text", (), length, texts=FIXED_TEXTS)
     try:
         return [Expected(case, texts=oracle.texts(case))]
     except (ValueError, tf.errors.OpError) as error:
@@ -76,9 +78,9 @@ def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Exp
 
 
 def _text_length(oracle: Oracle) -> int:
-    """Room for the longest fixed text and some new tokens."""
+    """The tokens of the longest fixed text."""
     tokenizer = oracle.task.preprocessor.tokenizer
-    return max(len(tokenizer(text)) for text in FIXED_TEXTS) + TEXT_NEW_TOKENS
+    return max(len(tokenizer(text)) for text in FIXED_TEXTS)
 
 
 def _streamed_case(steps: int, sizes: Sizes) -> Case:

@@ -7,13 +7,14 @@ reading each weight from the checkpoint when an op needs it.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from kexport.converter.parity.cases import Case
+from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
 from kexport.runtime.contract import names
 from numpy.typing import NDArray
 
@@ -29,6 +30,13 @@ class Oracle(ABC):
 
     def __init__(self, task: Any, pad: int) -> None:
         self.task, self.pad = task, pad
+
+    @property
+    def prompt_form(self) -> str:
+        """How the original takes prompts."""
+        from kexport.graphs.capture.semantics import semantics_of
+
+        return semantics_of(self.task).prompt
 
     @abstractmethod
     def generate(self, case: Case) -> Tokens:
@@ -52,7 +60,9 @@ class Oracle(ABC):
         """The original's own prefill of the padded prompts, then `rows` token by token from the last one that all prompts have."""
         import tensorflow as tf
 
-        _, cache = self.task._build_cache(*(tf.constant(part) for part in case.decoder_rows(self.pad)))
+        ids, mask = (tf.constant(part) for part in case.decoder_rows(self.pad))
+        wanted = inspect.signature(self.task._build_cache).parameters
+        _, cache = self.task._build_cache(ids, mask) if "padding_mask" in wanted else self.task._build_cache(ids)
         steps = []
         for column in range(case.start - 1, rows.shape[1]):
             logits, _, cache = self.task.call_with_cache(tf.constant(rows[:, column : column + 1]), cache, tf.constant(column))
@@ -81,29 +91,17 @@ class Oracle(ABC):
             return {name: np.asarray(tensor, np.float32) for name, tensor in outputs.items()}
 
     def _cached_forward(self, case: Case, rows: Tokens) -> Any:
-        """Logits, hidden states, and the caches."""
+        """Logits and hidden states, and what else the family gives."""
         import tensorflow as tf
+        from kexport.graphs.capture.cache_forms import cache_form
+        from kexport.graphs.capture.decoder_forms import decoder_form
 
         ids = tf.constant(rows)
         if case.encoder:
             encoder_ids, encoder_mask = (tf.constant(part) for part in case.encoder_rows(self.pad))
-            hidden = self.task.call_encoder(token_ids=encoder_ids, padding_mask=encoder_mask)
-            self_cache, cross_cache = self.task._initialize_cache(encoder_ids, ids)
-            return self.task.call_decoder_with_cache(
-                encoder_hidden_states=hidden,
-                encoder_padding_mask=encoder_mask,
-                decoder_token_ids=ids,
-                self_attention_cache=self_cache,
-                self_attention_cache_update_index=0,
-                cross_attention_cache=cross_cache,
-                cross_attention_cache_update_index=0,
-            )
-        return self.task.call_with_cache(ids, self._empty_cache(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
-
-    def _empty_cache(self, batch: int, length: int) -> Any:
-        from kexport.graphs.capture.cache_forms import cache_form
-
-        return cache_form(self.task).empty(batch, length)
+            return decoder_form(self.task).whole(encoder_ids, encoder_mask, ids)
+        form = cache_form(self.task)
+        return form.call(self.task, ids, form.empty(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
 
 
 class LoadedOracle(Oracle):
@@ -113,20 +111,14 @@ class LoadedOracle(Oracle):
 
     def generate(self, case: Case) -> Tokens:
         """See Oracle."""
-        ids, mask = case.decoder_rows(self.pad)
-        inputs: dict[str, Any] = {"token_ids": ids, "padding_mask": mask}
-        key = "token_ids"
-        if case.encoder:
-            encoder_ids, encoder_mask = case.encoder_rows(self.pad)
-            inputs = {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
-            key = "decoder_token_ids"
+        inputs = generate_inputs(case, self.pad, self.prompt_form)
         with self._greedy(preprocessor=None):
-            return np.asarray(self._generated(inputs, case.stop_token_ids)[key], np.int32)
+            return generated_rows(case, self._generated(inputs, case.stop_token_ids), self.prompt_form)
 
     def _generated(self, inputs: dict[str, Any], stop_token_ids: Any) -> Any:
         """What `generate()` returns for ids; where it fails only in putting batches together (Gemma 3 without images), what it puts together."""
         try:
-            return self.task.generate(inputs, stop_token_ids=stop_token_ids)
+            return self._generate(inputs, stop_token_ids=stop_token_ids)
         except ValueError as error:
             if "None" not in str(error) or self.task.generate_function is None:
                 raise
@@ -134,8 +126,31 @@ class LoadedOracle(Oracle):
 
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
-        with self._greedy(preprocessor=self.task.preprocessor):
-            return list(self.task.generate(list(case.texts), max_length=case.max_length))
+        with self._greedy(preprocessor=self.task.preprocessor), self._short_prefill(case):
+            return list(self._generate(list(case.texts), max_length=case.max_length))
+
+    def _generate(self, inputs: Any, **options: Any) -> Any:
+        """The public `generate()`, compiled; where the model cannot be compiled (Qwen with local windows), op by op, as `run_eagerly=True` has it."""
+        import tensorflow as tf
+
+        try:
+            return self.task.generate(inputs, **options)
+        except tf.errors.OperatorNotAllowedInGraphError:
+            self.description = f"{LoadedOracle.description}, run_eagerly=True"
+            self.task.run_eagerly, self.task.generate_function = True, None
+            return self.task.generate(inputs, **options)
+
+    @contextlib.contextmanager
+    def _short_prefill(self, case: Case) -> Iterator[None]:
+        """Split prompts no longer padded than they need to be: KerasHub compiles their prefill token by token, padding included."""
+        preprocessor = self.task.preprocessor
+        found = preprocessor.sequence_length
+        if self.prompt_form == "split":
+            preprocessor.sequence_length = min(found, max(len(preprocessor.tokenizer(text)) for text in case.texts))
+        try:
+            yield
+        finally:
+            preprocessor.sequence_length = found
 
     @contextlib.contextmanager
     def _greedy(self, preprocessor: Any) -> Iterator[None]:
@@ -144,7 +159,7 @@ class LoadedOracle(Oracle):
         import tensorflow as tf
 
         task = self.task
-        found = (task.sampler, task.generate_function, task.preprocessor)
+        found = (task.sampler, task.generate_function, task.preprocessor, task.run_eagerly)
         task.sampler, task.generate_function, task.preprocessor = keras_hub.samplers.GreedySampler(), None, preprocessor
         logger = tf.get_logger()
         level = logger.level
@@ -153,7 +168,7 @@ class LoadedOracle(Oracle):
             yield
         finally:
             logger.setLevel(level)
-            task.sampler, task.generate_function, task.preprocessor = found
+            task.sampler, task.generate_function, task.preprocessor, task.run_eagerly = found
 
 
 class StreamedOracle(Oracle):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from kexport.converter.parity.cases import Case
+from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
 from kexport.converter.parity.resident import bounded_mappings
 from kexport.runtime.contract.errors import KexportError
 from kexport.runtime.contract.manifest import Rng
@@ -75,14 +75,9 @@ def run_case(model: Any, text_model: Any, case: Case, expected: NDArray[Any] | N
     """`tokens` or `texts` of one case, and `logits` where the original's tokens are given."""
     if case.texts:
         return {"texts": text_model.generate(list(case.texts), max_length=case.max_length)}
-    ids, mask = case.decoder_rows(pad)
-    inputs: dict[str, Any] = {"token_ids": ids, "padding_mask": mask}
-    key = "token_ids"
-    if case.encoder:
-        encoder_ids, encoder_mask = case.encoder_rows(pad)
-        inputs = {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
-        key = "decoder_token_ids"
-    result = {"tokens": model.generate(inputs, stop_token_ids=case.stop_token_ids)[key]}
+    form = model.manifest.generation.prompt
+    generated = model.generate(generate_inputs(case, pad, form), stop_token_ids=case.stop_token_ids)
+    result: dict[str, Any] = {"tokens": generated_rows(case, generated, form)}
     if expected is not None:
         result["logits"] = forced_logits(model.engine, case, expected, pad)
     return result

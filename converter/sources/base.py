@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, get_args
 from kexport.converter.keras_env import import_keras_hub
 from kexport.converter.sources.chat_files import ChatFiles
 from kexport.converter.sources.other_tasks import OtherTask, other_task
+from kexport.converter.sources.refusals import REFUSALS
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
 
@@ -137,18 +139,30 @@ def choose_task(
     """The task asked for, else the source's own. `other`: what it is otherwise (default: what the class's name tells).
 
     Raises:
-        UnsupportedError: KX417, the source is no generative model, and its backbone was not asked for.
+        UnsupportedError: KX417, the source is no generative model, or one that is refused by name, and its backbone was not asked for.
     """
     chosen = options.task or own
-    if chosen is None or (own is None and chosen != "backbone"):
-        other = other or other_task(class_name)
+    refused = REFUSALS.get(class_name)
+    if chosen is None or (chosen != "backbone" and (own is None or refused is not None)):
+        other = other or refused or other_task(class_name)
         raise UnsupportedError("KX417", f"{handle} is a `{class_name}`, which {other.what}", hint=other.hint)
     return chosen
 
 
-def keras_hub_class(task: manifest.Task) -> Any:
-    """The keras_hub base class whose `from_preset` builds this task."""
-    return getattr(import_keras_hub().models, _KERAS_HUB_CLASSES[task])
+def keras_hub_class(task: manifest.Task, class_name: str = "") -> Any:
+    """The keras_hub class whose `from_preset` builds this task: `class_name` where the library has it, else the base class, which chooses by the
+    backbone (and of Gemma 4's two tasks takes the draft model)."""
+    models = import_keras_hub().models
+    base = getattr(models, _KERAS_HUB_CLASSES[task])
+    named = getattr(models, class_name, base)
+    return named if isinstance(named, type) and issubclass(named, base) else base
+
+
+@contextlib.contextmanager
+def told_apart_from_results() -> Iterator[None]:
+    """What converters print inside goes to standard error: standard output is for results."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def backbone_of(model: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from kexport.converter.checks import check_generative, check_tokenizer_fits, highest_token_id
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, opens, task_of_class
+from kexport.converter.sources.refusals import REFUSALS
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError
 
@@ -41,7 +42,7 @@ def open_live(source: Any, options: Options) -> LiveSource | None:
     class_name = type(source).__name__
     return LiveSource(
         handle=handle,
-        task=choose_task(options, handle, class_name, _task_of_object(source)),
+        task=choose_task(options, handle, _refused_ancestor(source) or class_name, _task_of_object(source)),
         class_name=class_name,
         config=_serializable(backbone),
         parameter_count=int(backbone.count_params()),
@@ -50,6 +51,11 @@ def open_live(source: Any, options: Options) -> LiveSource | None:
         options=options,
         model=source,
     )
+
+
+def _refused_ancestor(source: Any) -> str | None:
+    """The class that is refused by name and that the object's class is, or inherits from."""
+    return next((ancestor.__name__ for ancestor in type(source).__mro__ if ancestor.__name__ in REFUSALS), None)
 
 
 def _task_of_object(source: Any) -> manifest.Task | None:

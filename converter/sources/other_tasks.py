@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _BACKBONE = "--task backbone exports its backbone alone"
-_KERAS_EXPORT = 'load it with keras_hub and use Keras\'s own `model.export(path, format="onnx")` or `format="tf_saved_model"`'
+KERAS_EXPORT = 'load it with keras_hub and use Keras\'s own `model.export(path, format="onnx")` or `format="tf_saved_model"`'
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,18 @@ _SUFFIXES = {
     "TextClassifier": OtherTask("classifies text", _BACKBONE),
     "MaskedLM": OtherTask("fills masked tokens in", _BACKBONE),
     "TextEmbedder": OtherTask("turns text into vectors", _BACKBONE),
-    "ImageClassifier": OtherTask("classifies images", _KERAS_EXPORT),
-    "ImageSegmenter": OtherTask("segments images", _KERAS_EXPORT),
-    "ObjectDetector": OtherTask("finds objects in images", _KERAS_EXPORT),
-    "DepthEstimator": OtherTask("estimates depth in images", _KERAS_EXPORT),
-    "TextToImage": OtherTask("makes images", _KERAS_EXPORT),
-    "ImageToImage": OtherTask("makes images", _KERAS_EXPORT),
-    "Inpaint": OtherTask("makes images", _KERAS_EXPORT),
-    "AudioToText": OtherTask("writes down speech", _KERAS_EXPORT),
+    "ImageClassifier": OtherTask("classifies images", KERAS_EXPORT),
+    "ImageSegmenter": OtherTask("segments images", KERAS_EXPORT),
+    "ObjectDetector": OtherTask("finds objects in images", KERAS_EXPORT),
+    "DepthEstimator": OtherTask("estimates depth in images", KERAS_EXPORT),
+    "TextToImage": OtherTask("makes images", KERAS_EXPORT),
+    "ImageToImage": OtherTask("makes images", KERAS_EXPORT),
+    "Inpaint": OtherTask("makes images", KERAS_EXPORT),
+    "AudioToText": OtherTask("writes down speech", KERAS_EXPORT),
 }
 _UNKNOWN = OtherTask("does not generate text", _BACKBONE)
 _TEXT_ENCODER = OtherTask("encodes text and does not generate any", _BACKBONE)
-_IMAGE_ENCODER = OtherTask("encodes images and does not generate text", _KERAS_EXPORT)
+_IMAGE_ENCODER = OtherTask("encodes images and does not generate text", KERAS_EXPORT)
 
 # KerasHub 0.32's converters of transformers models that generate no text: the config's model_type -> the Keras class, and what it is.
 OTHER_MODEL_TYPES: dict[str, tuple[str, OtherTask]] = {
@@ -44,7 +44,7 @@ OTHER_MODEL_TYPES: dict[str, tuple[str, OtherTask]] = {
     "dinov3_vit": ("DINOV3Backbone", _IMAGE_ENCODER),
     "distilbert": ("DistilBertBackbone", _TEXT_ENCODER),
     "esm": ("ESMBackbone", OtherTask("encodes proteins and does not generate text", _BACKBONE)),
-    "metaclip_2": ("MetaCLIP2Backbone", OtherTask("compares images with text and does not generate any", _KERAS_EXPORT)),
+    "metaclip_2": ("MetaCLIP2Backbone", OtherTask("compares images with text and does not generate any", KERAS_EXPORT)),
     "roberta": ("RobertaBackbone", _TEXT_ENCODER),
     "sam3_video": ("SAM3PromptableConceptBackbone", _IMAGE_ENCODER),
     "swin": ("SwinTransformerBackbone", _IMAGE_ENCODER),

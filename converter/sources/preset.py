@@ -53,7 +53,7 @@ class PresetSource(Source):
             explained("KX419", f"KerasHub cannot build the model of {self.handle}", _SAVE_AGAIN),
             deserialization_scope(self.options.trust_source),
         ):
-            built = keras_hub_class(self.task).from_preset(self.store.address, load_weights=False, **arguments)
+            built = keras_hub_class(self.task, self.class_name).from_preset(self.store.address, load_weights=False, **arguments)
         if load_weights:
             self.load_weights_into(built)
         return built

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from kexport.converter.checks import check_tokenizer_fits, highest_token_id
-from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, explained, keras_hub_class
+from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, explained, keras_hub_class, told_apart_from_results
 from kexport.converter.sources.chat_files import read_chat_files
 from kexport.converter.sources.documents import read_document
 from kexport.converter.sources.float16_rounding import rounding_to_float16
@@ -75,7 +75,7 @@ class TransformersSource(Source):
             arguments["preprocessor"] = None
         hint = "does the directory hold the files that KerasHub's converter reads? without a tokenizer: --no-tokenizer"
         with explained("KX419", f"KerasHub cannot build the model of {self.handle}", hint):
-            built = keras_hub_class(self.task).from_preset(self.store.address, load_weights=False, **arguments)
+            built = keras_hub_class(self.task, self.class_name).from_preset(self.store.address, load_weights=False, **arguments)
         self._check_tokenizer(built)
         if load_weights:
             self.load_weights_into(built)
@@ -90,7 +90,7 @@ class TransformersSource(Source):
         loader = get_preset_loader(self.store.address)
         with explained("KX422", f"the weights of {self.handle} do not fit the model", "config and weights must be of one model"):
             try:
-                with SafetensorLoader(loader.preset) as tensors:
+                with SafetensorLoader(loader.preset) as tensors, told_apart_from_results():
                     loader.converter.convert_weights(backbone_of(task), tensors, loader.config)
             except SafetensorError as error:
                 raise ValueError(str(error)) from error

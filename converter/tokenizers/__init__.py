@@ -1,6 +1,7 @@
 """Keras tokenizers as files that a runtime without Keras reads, proven equal string by string."""
 
 from kexport.converter.tokenizers import byte_pair as byte_pair
+from kexport.converter.tokenizers import longest_match as longest_match
 from kexport.converter.tokenizers import sentence_piece as sentence_piece
 from kexport.converter.tokenizers.export import export_tokenizer, special_tokens
 from kexport.converter.tokenizers.packing import read_packers

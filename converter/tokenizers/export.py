@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from kexport.converter.tokenizers.packing import prove_packing, read_packers
 from kexport.converter.tokenizers.proof import Evidence, prove
 from kexport.converter.tokenizers.proof_strings import HARD, ORDINARY
@@ -43,7 +44,7 @@ def export_tokenizer(preprocessor: Any, directory: Path | str, *, stop_token_ids
         file="",
         vocabulary_size=int(tokenizer.vocabulary_size()),
         packers=read_packers(preprocessor),
-        stripped_ids=tuple(sorted(int(identifier) for identifier in tokenizer.special_token_ids)),
+        stripped_ids=stripped_ids(preprocessor),
         stop_token_ids=tuple(stop_token_ids) if stop_token_ids is not None else tokenizer_stop_ids(tokenizer),
         special_tokens=special_tokens(tokenizer),
         fixture=FIXTURE_FILE,
@@ -53,6 +54,17 @@ def export_tokenizer(preprocessor: Any, directory: Path | str, *, stop_token_ids
     _write_vendor_files(tokenizer, directory, rendering, record)
     _write_json(directory / FIXTURE_FILE, {"pairs": _fixture_pairs(evidence)})
     return record
+
+
+def stripped_ids(preprocessor: Any) -> tuple[int, ...]:
+    """The special ids that `generate_postprocess` leaves out of texts: all but those it is seen to print (Gemma 3 keeps the user's image marks)."""
+    tokenizer = preprocessor.tokenizer
+    special = sorted({int(identifier) for identifier in tokenizer.special_token_ids})
+    prefix = "decoder_" if hasattr(preprocessor, "decoder_sequence_length") else ""
+    rows = np.asarray(special, np.int32)[:, None]
+    shown = preprocessor.generate_postprocess({f"{prefix}token_ids": rows, f"{prefix}padding_mask": np.ones_like(rows, bool)})
+    empty = tokenizer.detokenize([[]])[0]
+    return tuple(identifier for identifier, text in zip(special, shown, strict=True) if text == empty or text != tokenizer.detokenize([[identifier]])[0])
 
 
 def special_tokens(tokenizer: Any) -> dict[str, int]:

@@ -10,6 +10,7 @@ from kexport.converter.tokenizers.proof_strings import ORDINARY
 from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT
 from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Packer
+from kexport.runtime.prompt_forms import BUFFER, FORMS, split
 from kexport.runtime.tokenizer import pack_rows
 
 PROVEN_LENGTHS = (6, 24)
@@ -40,6 +41,9 @@ def prove_packing(preprocessor: Any, packers: Mapping[str, Packer]) -> None:
     Raises:
         UnsupportedError: KX442, naming the first text whose row differs.
     """
+    if splits_prompts(preprocessor):
+        _prove_splitting(preprocessor, packers["prompt"])
+        return
     texts = [_EMPTY_TEXT, *ORDINARY]
     plain = [[int(token) for token in row] for row in preprocessor.tokenizer.tokenize(texts)]
     for length in PROVEN_LENGTHS:
@@ -47,12 +51,29 @@ def prove_packing(preprocessor: Any, packers: Mapping[str, Packer]) -> None:
             packed = pack_rows(plain, packer, length)
             same = (packed.ids == np.asarray(ids)).all(1) & (packed.mask == np.asarray(mask)).all(1)
             if not same.all():
-                text = texts[int(same.argmin())]
-                raise UnsupportedError(
-                    "KX442",
-                    f"`{type(preprocessor).__name__}` packs the {role} text {text!r} at length {length} in a way of its own",
-                    hint=NO_TOKENIZER_HINT,
-                )
+                raise _own_way(preprocessor, f"the {role} text {texts[int(same.argmin())]!r} at length {length}")
+
+
+def splits_prompts(preprocessor: Any) -> bool:
+    """Whether `generate_preprocess` gives all but the prompt's last token apart from the buffer (RWKV)."""
+    encoder = getattr(preprocessor, "encoder_packer", None)
+    return encoder is None and BUFFER[0] in preprocessor.generate_preprocess([ORDINARY[0]], sequence_length=PROVEN_LENGTHS[0])
+
+
+def _prove_splitting(preprocessor: Any, packer: Packer) -> None:
+    """Prompts of one token, and such that are cut on the left; the original fails on empty ones."""
+    ordinary = [[int(token) for token in row] for row in preprocessor.tokenizer.tokenize([*ORDINARY, " ".join(ORDINARY) * 2])]
+    texts = list(preprocessor.tokenizer.detokenize([*ordinary, ordinary[0][:1]]))
+    plain = [[int(token) for token in row][-packer.sequence_length :] for row in preprocessor.tokenizer.tokenize(texts)]
+    for new_tokens in (0, *PROVEN_LENGTHS):
+        original = preprocessor.generate_preprocess(texts, sequence_length=new_tokens)
+        for name, array in FORMS["split"].prompt_arrays(split(plain, new_tokens, packer.sequence_length)).items():
+            if not np.array_equal(array, np.asarray(original[name])):
+                raise _own_way(preprocessor, f"`{name}` for {new_tokens} new tokens")
+
+
+def _own_way(preprocessor: Any, what: str) -> UnsupportedError:
+    return UnsupportedError("KX442", f"`{type(preprocessor).__name__}` packs {what} in a way of its own", hint=NO_TOKENIZER_HINT)
 
 
 def _original_rows(preprocessor: Any, packers: Mapping[str, Packer], texts: list[str], length: int) -> list[tuple[str, Packer, Any, Any]]:
@@ -65,17 +86,17 @@ def _original_rows(preprocessor: Any, packers: Mapping[str, Packer], texts: list
 
 
 def _packer(preprocessor: Any, packer: Any, *, with_end: bool) -> Packer:
-    if type(packer).__name__ != "StartEndPacker":
-        found = "no packer" if packer is None else f"a `{type(packer).__name__}`"
-        raise UnsupportedError(
-            "KX443", f"`{type(preprocessor).__name__}` packs its text with {found}, not with a StartEndPacker", hint=NO_TOKENIZER_HINT
-        )
+    """A packer's start, end and padding. One of several segments that separates them by nothing packs a prompt, its only segment, in the same way."""
+    name = type(packer).__name__
+    if name != "StartEndPacker" and not (name == "MultiSegmentPacker" and not _ids(packer.sep_value)):
+        found = "no packer" if packer is None else f"a `{name}`"
+        raise UnsupportedError("KX443", f"`{type(preprocessor).__name__}` packs its text with {found}, in a way of its own", hint=NO_TOKENIZER_HINT)
     return Packer(
         start=_ids(packer.start_value),
         end=_ids(packer.end_value) if with_end else (),
         pad=int(packer.pad_value or 0),
         sequence_length=int(packer.sequence_length),
-        padding_side=packer.padding_side,
+        padding_side=getattr(packer, "padding_side", "right"),
     )
 
 

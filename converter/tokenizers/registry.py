@@ -19,7 +19,7 @@ class Rendering:
     `vendor_class`: the `tokenizer_class` under which vendors' runtimes read the file best ("" = they cannot read it).
     """
 
-    kind: Literal["tokenizers", "sentencepiece"]
+    kind: Literal["tokenizers", "sentencepiece", "longest_match"]
     file: str
     content: bytes
     piece_decoder: PieceDecoder | None = None

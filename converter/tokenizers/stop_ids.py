@@ -7,6 +7,7 @@ from typing import Any
 from kexport.runtime.contract.errors import UnsupportedError
 
 _PROMPT = "a"
+_LENGTH = 8  # of a generation that never comes; some models have no default
 
 
 class _Asked(Exception):
@@ -30,7 +31,7 @@ def resolve_stop_token_ids(task: Any) -> tuple[int, ...] | None:
     found = task.generate_function
     task.generate_function = _report
     try:
-        task.generate(_PROMPT)
+        task.generate(_PROMPT, max_length=_LENGTH)
     except _Asked as asked:
         return None if asked.stop_token_ids is None else tuple(int(token) for token in asked.stop_token_ids)
     finally:

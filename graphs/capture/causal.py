@@ -2,7 +2,8 @@
 
 The graph `extend` takes token_ids and positions [batch, sequence] int32 and gives logits [batch, sequence, vocabulary]; caches are
 its slots `self.<layer>`, and what it keeps beside them its states. Prefill and decode are the same graph at different lengths. Where padding
-leaves traces in the states it takes valid_lengths [batch] int32, too: a row's tokens from that position on are padding.
+leaves traces in the states it takes valid_lengths [batch] int32, too: a row's tokens from that position on are padding. Where a token's result
+depends on how many tokens the original's call has, it takes extent [batch, sequence] int32: where the original's call for this token ends.
 """
 
 from __future__ import annotations
@@ -24,28 +25,32 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
 
 
-def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> tuple[Graph, list[str]]:
+def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False, fixed: bool = False) -> tuple[Graph, list[str]]:
     """Capture `task` (a keras_hub CausalLM). Returns the cleaned graph and notes on what stayed plain ops.
 
     Args:
         without: names of interceptors to leave out, e.g. {"attention"}: these layers stay plain ops.
         hidden_states: the graph gives what the head makes logits of, too, for all new tokens.
+        fixed: the corrected form, where the family's semantics tell of one.
 
     Raises:
         UnsupportedError: the model does something the graph has no form for, named with its layer.
     """
     form = cache_form(task)
-    trace = Trace()
+    trace = Trace(is_fixed=fixed)
 
-    def stock(token_ids: tf.Tensor, positions: tf.Tensor, valid_lengths: tf.Tensor, start_index: tf.Tensor, *caches: tf.Tensor) -> Any:
-        trace.start_index, trace.positions, trace.valid_lengths = start_index, positions, valid_lengths
+    def stock(
+        token_ids: tf.Tensor, positions: tf.Tensor, extent: tf.Tensor, valid_lengths: tf.Tensor, start_index: tf.Tensor, *caches: tf.Tensor
+    ) -> Any:
+        trace.start_index, trace.positions, trace.extent, trace.valid_lengths = start_index, positions, extent, valid_lengths
         form.register(trace, caches)
-        logits, hidden, new_cache = task.call_with_cache(token_ids, form.nested(caches), start_index)
+        logits, hidden, new_cache = form.call(task, token_ids, form.nested(caches), start_index, positions)
         return {"logits": logits, names.HIDDEN_STATES: hidden, "cache": new_cache}
 
     specs = [
         tf.TensorSpec([None, None], tf.int32, name="token_ids"),
         tf.TensorSpec([None, None], tf.int32, name="positions"),
+        tf.TensorSpec([None, None], tf.int32, name=names.EXTENT),
         tf.TensorSpec([None], tf.int32, name=names.VALID_LENGTHS),
         tf.TensorSpec([], tf.int32, name=START_INDEX),
         *form.specs,
@@ -55,6 +60,7 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     graph = Graph("extend")
     graph.add_input("token_ids", "int32", (BATCH, SEQUENCE))
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
+    graph.add_input(names.EXTENT, "int32", (BATCH, SEQUENCE))
     graph.add_input(START_INDEX, "int32", ())
     form.declare(graph, trace)
     if graph.states:

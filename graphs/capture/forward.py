@@ -23,6 +23,7 @@ from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
 from kexport.graphs.capture.lora import without_lora
 from kexport.graphs.capture.patching import Patches
+from kexport.graphs.capture.semantics import semantics_of
 from kexport.graphs.capture.trace import Trace
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE
 from kexport.graphs.ir import Graph
@@ -36,6 +37,7 @@ SEQUENCE_OUTPUT = "sequence_output"
 MASK_SUFFIX = "padding_mask"
 ENCODER_PREFIX = "encoder_"
 TABLE_RANK = 2
+_OF_TASKS = (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS)  # the others are of backbones, too
 
 Tensors = dict[str, tf.Tensor]
 Body = Callable[[Tensors], Tensors]
@@ -52,8 +54,11 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     """
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
+    reason = semantics_of(model).no_forward if name != names.EMBED else None
+    if reason is not None:
+        raise UnsupportedError("KX381", f"the uncached forward of {type(model).__name__} is no reference: {reason}", hint=f"convert without {name}")
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
-    if name in (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS):
+    if name in _OF_TASKS:
         inputs.pop(names.POSITION_TABLE, None)
     return _trace(model, name, inputs, _BODIES[name](model), without)
 

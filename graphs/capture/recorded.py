@@ -77,7 +77,9 @@ class Recorded:
         for variable in variables:
             if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(variable.dtype)):
                 continue
-            lazy = self._arrays.get(id(variable)) or _from_initializer(variable)
+            lazy = self._arrays.get(id(variable))
+            if lazy is None:
+                lazy = _from_initializer(variable)
             if lazy is None:
                 unknown[names.of(variable)] = variable.path
             else:

@@ -14,10 +14,9 @@ from typing import Any
 import tensorflow as tf
 from kexport.graphs.capture.cache_forms import stacked_slots
 from kexport.graphs.capture.causal import finish, wanted
+from kexport.graphs.capture.decoder_forms import DecoderForm, decoder_form
 from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
-from kexport.graphs.capture.slots import find_cache
-from kexport.graphs.capture.spy import call_arguments
 from kexport.graphs.capture.trace import Trace
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE
 from kexport.graphs.ir import Graph
@@ -25,40 +24,10 @@ from kexport.graphs.passes.classify_masks import START_INDEX
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
 
-KEYWORD_CACHES = ("self_attention_cache", "cross_attention_cache")
 PARTS = ("key", "value")
+PART_AXIS = 1  # of a cache [batch, 2, length, heads, dim], and of one stacked from layers
 ENCODER_IDS = "encoder_token_ids"
 ENCODER_MASK = "encoder_padding_mask"
-
-
-def _decoder_arguments(task: Any, batch: int, length: int) -> dict[str, Any]:
-    """What the task passes to its decoder for encoder rows of `length` and decoder rows three longer."""
-    ids, mask = tf.ones([batch, length], tf.int32), tf.ones([batch, length], tf.bool)
-    decoder_ids, decoder_mask = tf.ones([batch, length + 3], tf.int32), tf.ones([batch, length + 3], tf.bool)
-    available = {ENCODER_IDS: ids, ENCODER_MASK: mask, "decoder_token_ids": decoder_ids, "decoder_padding_mask": decoder_mask}
-    encoded = tf.zeros([batch, length, task.backbone.hidden_dim], task.compute_dtype)
-    object.__setattr__(task, "call_encoder", lambda *args, **kwargs: encoded)  # only shapes are wanted: run no layer
-    try:
-        return call_arguments(task, "_build_cache", "call_decoder_with_cache", available)
-    finally:
-        object.__delattr__(task, "call_encoder")
-
-
-def _specs(task: Any) -> tuple[tf.TensorSpec, tf.TensorSpec, tf.TensorSpec]:
-    """Specs of the encoder's hidden states and of the stacked self and cross caches.
-
-    Raises:
-        UnsupportedError: the decoder takes its caches in another way.
-    """
-    seen = [_decoder_arguments(task, batch, length) for batch, length in ((1, 6), (2, 9))]
-    if any(name not in arguments for arguments in seen for name in KEYWORD_CACHES):
-        raise UnsupportedError("KX202", f"{type(task).__name__} passes its caches in a form that kexport does not capture yet", hint="see `kexport list`")
-    specs = []
-    for name in ("encoder_hidden_states", *KEYWORD_CACHES):
-        first, second = (arguments[name] for arguments in seen)
-        shape = [a if a == b else None for a, b in zip(first.shape, second.shape, strict=True)]
-        specs.append(tf.TensorSpec(shape, first.dtype, name=name))
-    return specs[0], specs[1], specs[2]
 
 
 def capture_seq2seq(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> tuple[dict[str, Graph], list[str]]:
@@ -67,76 +36,70 @@ def capture_seq2seq(task: Any, *, without: frozenset[str] = frozenset(), hidden_
     Raises:
         UnsupportedError: the model does something the graph has no form for.
     """
-    _, self_spec, cross_spec = _specs(task)
-    encode, encode_notes = _capture_encode(task, self_spec, cross_spec, without)
-    extend, extend_notes = _capture_extend(task, self_spec, cross_spec, without, hidden_states=hidden_states)
+    form = decoder_form(task)
+    encode, encode_notes = _capture_encode(form, without)
+    extend, extend_notes = _capture_extend(form, without, hidden_states=hidden_states)
     return {"encode": encode, "extend": extend}, encode_notes + extend_notes
 
 
-def _capture_encode(task: Any, self_spec: tf.TensorSpec, cross_spec: tf.TensorSpec, without: frozenset[str]) -> tuple[Graph, list[str]]:
+def _capture_encode(form: DecoderForm, without: frozenset[str]) -> tuple[Graph, list[str]]:
     trace = Trace()
 
     def stock(ids: tf.Tensor, mask: tf.Tensor, decoder_ids: tf.Tensor, start: tf.Tensor, self_cache: tf.Tensor, cross_cache: tf.Tensor) -> Any:
         trace.start_index = start
         trace.caches.update({self_cache.name: "self", cross_cache.name: "cross"})
-        hidden = task.call_encoder(token_ids=ids, padding_mask=mask)
-        result = task.call_decoder_with_cache(
-            encoder_hidden_states=hidden,
-            encoder_padding_mask=mask,
-            decoder_token_ids=decoder_ids,
-            self_attention_cache=self_cache,
-            self_attention_cache_update_index=start,
-            cross_attention_cache=cross_cache,
-            cross_attention_cache_update_index=0,
-        )
-        return {"hidden": hidden, "cross": result[3]}
+        hidden = form.encode(ids, mask)
+        _, _, cross = form.decode(hidden, mask, decoder_ids, start, self_cache, cross_cache, fill=True)
+        return {"hidden": hidden, "cross": cross}
 
-    specs = [_ids(ENCODER_IDS), _mask(), _ids("token_ids"), tf.TensorSpec([], tf.int32, name=START_INDEX), self_spec, cross_spec]
+    specs = [_ids(ENCODER_IDS), _mask(), _ids("token_ids"), tf.TensorSpec([], tf.int32, name=START_INDEX), form.self_cache, form.cross_cache]
     with intercepting(trace, without=without):
         function = tf.function(stock, autograph=False).get_concrete_function(*specs)
     graph = Graph("encode")
     graph.add_input(ENCODER_IDS, "int32", (BATCH, ENCODER_SEQUENCE))
     graph.add_input(ENCODER_MASK, "bool", (BATCH, ENCODER_SEQUENCE))
-    wanted = {"hidden": function.structured_outputs["hidden"], **_cross_updates(trace, function)}
-    import_function(graph, trace, function, wanted, task.variables)
+    outputs = {"hidden": function.structured_outputs["hidden"], **_cross_updates(trace, function.structured_outputs["cross"])}
+    import_function(graph, trace, function, outputs, form.task.variables)
     finish(graph, trace)
     return graph, trace.notes
 
 
-def _cross_updates(trace: Trace, function: Any) -> dict[str, tf.Tensor]:
-    """What stock writes to the cross caches: output name -> tensor."""
+def _cross_updates(trace: Trace, cross: tf.Tensor) -> dict[str, tf.Tensor]:
+    """What the stacked cross cache is made of: output name -> tensor [batch, encoder_sequence, heads, dim]."""
     updates: dict[str, tf.Tensor] = {}
-    for op in function.graph.get_operations():
-        marker = trace.marker_of(op)
-        view = find_cache(trace, op.outputs[0]) if marker is not None and marker.op == "cache_write" else None
-        if view is not None and view.slot.startswith("cross.") and view.update is not None:
-            updates[f"{view.slot}.{PARTS[view.part]}"] = view.update
-    return dict(sorted(updates.items(), key=lambda item: (int(item[0].split(".")[1]), item[0])))
+    for layer, pair in enumerate(_stacked(cross)):
+        for part, tensor in zip(PARTS, _stacked(pair), strict=True):
+            marker = trace.marker_of(tensor.op)
+            written = marker.inputs[0] if marker is not None and marker.op == "cache_write" else tensor
+            updates[f"cross.{layer}.{part}"] = written
+    return updates
 
 
-def _capture_extend(
-    task: Any, self_spec: tf.TensorSpec, cross_spec: tf.TensorSpec, without: frozenset[str], *, hidden_states: bool
-) -> tuple[Graph, list[str]]:
+def _stacked(tensor: tf.Tensor) -> list[tf.Tensor]:
+    """The tensors that stock code stacked on the second axis.
+
+    Raises:
+        UnsupportedError: KX202, it made this one in another way.
+    """
+    while tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    if tensor.op.type != "Pack" or tensor.op.get_attr("axis") != PART_AXIS:
+        raise UnsupportedError("KX202", f"the cross cache is made by `{tensor.op.type}` in a form that kexport does not capture yet", hint="see `kexport list`")
+    return list(tensor.op.inputs)
+
+
+def _capture_extend(form: DecoderForm, without: frozenset[str], *, hidden_states: bool) -> tuple[Graph, list[str]]:
     trace = Trace()
-    hidden_size = task.backbone.hidden_dim
 
     def stock(ids: tf.Tensor, positions: tf.Tensor, start: tf.Tensor, mask: tf.Tensor, self_cache: tf.Tensor, cross_cache: tf.Tensor) -> Any:
         trace.start_index, trace.positions = start, positions
         trace.caches.update({self_cache.name: "self", cross_cache.name: "cross"})
         # Only the shape of the hidden states is looked at once the cross cache is given.
-        hidden = tf.zeros([tf.shape(mask)[0], tf.shape(mask)[1], hidden_size], task.compute_dtype)
-        result = task.call_decoder_with_cache(
-            encoder_hidden_states=hidden,
-            encoder_padding_mask=mask,
-            decoder_token_ids=ids,
-            self_attention_cache=self_cache,
-            self_attention_cache_update_index=start,
-            cross_attention_cache=cross_cache,
-            cross_attention_cache_update_index=None,
-        )
-        return {"logits": result[0], names.HIDDEN_STATES: result[1]}
+        hidden = tf.zeros([tf.shape(mask)[0], tf.shape(mask)[1], form.hidden.shape[-1]], form.hidden.dtype)
+        logits, states, _ = form.decode(hidden, mask, ids, start, self_cache, cross_cache, fill=False)
+        return {"logits": logits, names.HIDDEN_STATES: states}
 
-    specs = [_ids("token_ids"), _ids("positions"), tf.TensorSpec([], tf.int32, name=START_INDEX), _mask(), self_spec, cross_spec]
+    specs = [_ids("token_ids"), _ids("positions"), tf.TensorSpec([], tf.int32, name=START_INDEX), _mask(), form.self_cache, form.cross_cache]
     with intercepting(trace, without=without):
         function = tf.function(stock, autograph=False).get_concrete_function(*specs)
     graph = Graph("extend")
@@ -144,8 +107,8 @@ def _capture_extend(
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
     graph.add_input(START_INDEX, "int32", ())
     graph.add_input(ENCODER_MASK, "bool", (BATCH, ENCODER_SEQUENCE))
-    graph.slots.update(stacked_slots("self", self_spec) | stacked_slots("cross", cross_spec))
-    import_function(graph, trace, function, wanted(function.structured_outputs, hidden_states=hidden_states), task.variables)
+    graph.slots.update(stacked_slots("self", form.self_cache) | stacked_slots("cross", form.cross_cache))
+    import_function(graph, trace, function, wanted(function.structured_outputs, hidden_states=hidden_states), form.task.variables)
     finish(graph, trace)
     return graph, trace.notes
 

@@ -6,12 +6,14 @@ result again; Gemma 3 passes a pair of tensors for each layer. Following a tenso
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 from kexport.graphs.capture.trace import CacheView, Trace
 
 # Ops between a cache and its use that do not change which slot it is (head repetition included).
 TRANSPARENT = frozenset({"Identity", "ExpandDims", "Tile", "Reshape", "BroadcastTo", "Cast", "GatherV2"})
 SECOND_AXIS = 1
+LENGTH_AND_HEADS_SWAPPED = [0, 2, 1, 3]  # [batch, total, heads, dim] <-> [batch, heads, total, dim]
 STACKED_INDICES = 2
 
 
@@ -41,7 +43,7 @@ def find_cache(trace: Trace, tensor: tf.Tensor) -> CacheView | None:
                 continue
             indices.append(index)
             tensor = source
-        elif op.type in TRANSPARENT:
+        elif op.type in TRANSPARENT or _is_swap(op):
             tensor = op.inputs[0]
         else:
             return None
@@ -55,6 +57,11 @@ def _at_placeholder(trace: Trace, tensor: tf.Tensor, indices: list[int]) -> Cach
         return None
     part, layer = indices
     return CacheView(f"{stem}.{layer}", part, None)
+
+
+def _is_swap(op: tf.Operation) -> bool:
+    """Whether the op exchanges the axes of length and heads, which shows the same slot."""
+    return op.type == "Transpose" and np.array_equal(tf.get_static_value(op.inputs[1]), LENGTH_AND_HEADS_SWAPPED)
 
 
 def _index_on_second_axis(op: tf.Operation) -> int | None:

@@ -47,6 +47,8 @@ class Trace:
     `cache_parts`: the same of placeholders that are one part of one slot each.
     `causal_rows`: an uncached forward in which no token sees a later one, so that a window needs telling on the earlier side only.
     `start_index`, `positions`: the placeholders that stand for where the call starts, per call and per token.
+    `extent`: the placeholder that says for each token where KerasHub's call that computes it ends; None where there is but one call.
+    `is_fixed`: whether a family's adapter traces the corrected form of what its stock code does wrong, in place of that.
     `valid_lengths`: the placeholder that says for each row from which position on its tokens are padding; None where that is not known.
     `states`: name of a state's placeholder -> the state's name; `next_states`: the state's name -> what it is after the call.
     """
@@ -56,6 +58,8 @@ class Trace:
     markers: dict[str, Marker] = field(default_factory=dict)
     start_index: tf.Tensor | None = None
     positions: tf.Tensor | None = None
+    extent: tf.Tensor | None = None
+    is_fixed: bool = False
     valid_lengths: tf.Tensor | None = None
     states: dict[str, str] = field(default_factory=dict)
     next_states: dict[str, tf.Tensor] = field(default_factory=dict)

@@ -33,7 +33,8 @@ QUERY, KEY, VALUE, POSITIONS, BIAS, MASK, KEY_MASK, SINKS, SLOPES = range(len(IN
 RANK = 4
 
 
-def _infer(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
+def infer(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
+    """The output's type. Raises InternalError for what the op does not take."""
     from kexport.graphs.ir import TensorType
 
     query, key, value = (optional(types, index) for index in (QUERY, KEY, VALUE))
@@ -74,7 +75,7 @@ def keys_and_values(evaluation: Evaluation, node: Node, arrays: Arrays) -> tuple
     return cache[0], cache[1]
 
 
-def _visible(node: Node, arrays: Arrays, keys: int) -> Array:
+def visible_keys(node: Node, arrays: Arrays, keys: int) -> Array:
     """bool [batch|1, heads|1, sequence, keys]."""
     visible = np.ones((1, 1, arrays[QUERY].shape[1], keys), bool)
     key_index = np.arange(keys)
@@ -90,21 +91,25 @@ def _visible(node: Node, arrays: Arrays, keys: int) -> Array:
     return np.asarray(visible)
 
 
-def _evaluate(evaluation: Evaluation, node: Node, arrays: Arrays) -> tuple[Any, ...]:
-    query = arrays[QUERY]
-    keys, values = keys_and_values(evaluation, node, arrays)
-    group = query.shape[2] // keys.shape[2]
-    keys, values = np.repeat(keys, group, axis=2), np.repeat(values, group, axis=2)
+def logits_of(node: Node, query: Array, keys: Array) -> Array:
+    """Scaled and capped dot products [batch, heads, sequence, keys]."""
+    keys = np.repeat(keys, query.shape[2] // keys.shape[2], axis=2)
     logits = np.matmul(query.transpose(0, 2, 1, 3), keys.transpose(0, 2, 3, 1)) * query.dtype.type(attribute(node, "scale"))
     softcap = attribute(node, "softcap")
-    if softcap:
-        logits = np.tanh(logits / query.dtype.type(softcap)) * query.dtype.type(softcap)
-    slopes, bias, sinks = (optional(arrays, index) for index in (SLOPES, BIAS, SINKS))
+    return np.tanh(logits / query.dtype.type(softcap)) * query.dtype.type(softcap) if softcap else np.asarray(logits)
+
+
+def biased(arrays: Arrays, logits: Array) -> Array:
+    """`logits` with slopes and bias added."""
+    slopes, bias = optional(arrays, SLOPES), optional(arrays, BIAS)
     if slopes is not None:
-        logits = logits + slopes[None, :, None, None] * np.arange(keys.shape[1], dtype=query.dtype)
-    if bias is not None:
-        logits = logits + bias
-    logits = np.where(_visible(node, arrays, keys.shape[1]), logits, -np.inf)
+        logits = logits + slopes[None, :, None, None] * np.arange(logits.shape[-1], dtype=logits.dtype)
+    return logits if bias is None else logits + bias
+
+
+def mixed(logits: Array, values: Array, sinks: Array | None, query: Array) -> Array:
+    """The weighted sums of `values`, where the logits of hidden keys are -infinity."""
+    values = np.repeat(values, query.shape[2] // values.shape[2], axis=2)
     top = logits.max(axis=-1, keepdims=True)
     if sinks is not None:
         top = np.maximum(top, sinks[None, :, None, None])
@@ -114,7 +119,14 @@ def _evaluate(evaluation: Evaluation, node: Node, arrays: Arrays) -> tuple[Any, 
     if sinks is not None:
         total = total + np.exp(sinks[None, :, None, None] - top)
     weights = powers / np.where(total == 0, 1, total)
-    return (np.matmul(weights, values.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3).astype(query.dtype),)
+    return np.asarray(np.matmul(weights, values.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3).astype(query.dtype))
+
+
+def _evaluate(evaluation: Evaluation, node: Node, arrays: Arrays) -> tuple[Any, ...]:
+    keys, values = keys_and_values(evaluation, node, arrays)
+    logits = biased(arrays, logits_of(node, arrays[QUERY], keys))
+    logits = np.where(visible_keys(node, arrays, keys.shape[1]), logits, -np.inf)
+    return (mixed(logits, values, optional(arrays, SINKS), arrays[QUERY]),)
 
 
 define(
@@ -122,7 +134,7 @@ define(
     "scaled dot-product attention over a cache slot (optionally written first) or over given keys and values; see the module's formula",
     inputs=INPUTS,
     attrs={"scale": REQUIRED, "slot": None, "write": False, "causal": False, "window": None, "softcap": None},
-    infer=_infer,
+    infer=infer,
     evaluate=_evaluate,
     intrinsic=True,
 )

@@ -1,4 +1,4 @@
-"""Graph rewrites, one a file. `clean`, `optimise` and `optimise_forward` are the orders the converter runs them in."""
+"""Graph rewrites, one a file. `clean` and the `optimise...` are the orders the converter runs them in."""
 
 from kexport.graphs.passes.base import Pass, Result, refresh_types, run_passes
 from kexport.graphs.passes.classify_masks import ClassifyMasks
@@ -8,10 +8,12 @@ from kexport.graphs.passes.drop_repeated_heads import DropRepeatedHeads
 from kexport.graphs.passes.drop_shared_permutation import DropSharedPermutation
 from kexport.graphs.passes.fold_constants import FoldConstants
 from kexport.graphs.passes.last_position import LastPositionLogits
+from kexport.graphs.passes.masks_from_bias import MasksFromBias
 from kexport.graphs.passes.masks_from_positions import MasksFromPositions
 from kexport.graphs.passes.merge_equal import MergeEqualNodes
 from kexport.graphs.passes.pack_products import PackProducts
 from kexport.graphs.passes.pack_qkv import PackQueryKeyValue
+from kexport.graphs.passes.recognise_experts import RecogniseExperts
 from kexport.graphs.passes.recognise_linear import RecogniseLinear
 from kexport.graphs.passes.rows_without_keys import ZeroRowsWithoutKeys
 from kexport.graphs.passes.simplify_layout import SimplifyLayout
@@ -23,6 +25,7 @@ def clean() -> list[Pass]:
     return [
         FoldConstants(),
         MergeEqualNodes(),
+        MasksFromBias(),
         ClassifyMasks(),
         DecideConditions(),
         TablesFromPositions(),
@@ -33,6 +36,7 @@ def clean() -> list[Pass]:
         RecogniseLinear(),
         SimplifyLayout(),
         MergeEqualNodes(),
+        RecogniseExperts(),
         RemoveDeadCode(),
     ]
 
@@ -40,6 +44,11 @@ def clean() -> list[Pass]:
 def optimise() -> list[Pass]:
     """What makes a decoder fast on every target."""
     return [LastPositionLogits(), PackQueryKeyValue(), SimplifyLayout(), RemoveDeadCode()]
+
+
+def optimise_encoder() -> list[Pass]:
+    """The same for what runs once in front of a decoder."""
+    return [DropRepeatedHeads(), RemoveDeadCode(), SimplifyLayout()]
 
 
 def optimise_forward() -> list[Pass]:
@@ -56,8 +65,7 @@ def optimise_forward() -> list[Pass]:
 
 
 __all__ = [
-    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromPositions", "MergeEqualNodes",
-    "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseLinear", "RemoveDeadCode", "Result", "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys",
-    "clean", "optimise",
-    "optimise_forward", "refresh_types", "run_passes",
+    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromBias",
+    "MasksFromPositions", "MergeEqualNodes", "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseExperts", "RecogniseLinear", "RemoveDeadCode", "Result",
+    "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys", "clean", "optimise", "optimise_encoder", "optimise_forward", "refresh_types", "run_passes",
 ]  # fmt: skip

@@ -116,7 +116,7 @@ def is_causal(graph: Graph, mask: str) -> bool:
     """Whether a mask [batch|1, heads|1, sequence, sequence] hides every later key, whatever the padding; false where it is no matter of sizes
     and padding alone."""
     nodes, leaves = ancestors(graph, [mask])
-    if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "linear", "embedding") for n in nodes):
+    if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "joint_attention", "linear", "embedding") for n in nodes):
         return False
     part = cut_out(graph, [mask])
     seen = [np.asarray(run_part(part, probe)[mask]).astype(bool) for probe in CHUNKS]
@@ -128,7 +128,7 @@ class ClassifyMasks(Pass):
 
     def run(self, graph: Graph, result: Result) -> None:
         rules: dict[str, dict[str, Any] | None] = {}
-        for node in graph.of_op("attention"):
+        for node in graph.of_op("attention", "joint_attention"):
             mask = node.input(MASK)
             if not mask:
                 continue
@@ -144,7 +144,7 @@ class ClassifyMasks(Pass):
     def _rule(self, graph: Graph, node: Node, mask: str) -> dict[str, Any] | None:
         nodes, leaves = ancestors(graph, [mask])
         paddings = [name for name in leaves if name in graph.inputs and name not in SIZE_INPUTS]
-        if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "linear", "embedding") for n in nodes):
+        if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "joint_attention", "linear", "embedding") for n in nodes):
             return None
         if any(not name.endswith("padding_mask") for name in paddings):
             return None

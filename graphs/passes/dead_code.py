@@ -26,7 +26,7 @@ class RemoveDeadCode(Pass):
         graph.constants = {name: array for name, array in graph.constants.items() if name in read}
         graph.weights = {name: weight for name, weight in graph.weights.items() if name in read}
         graph.inputs = {name: type_ for name, type_ in graph.inputs.items() if name in read or name in self.keep_inputs}
-        used = {node.attrs.get("slot") for node in nodes}
+        used = {node.attrs.get(name) for node in nodes for name in ("slot", "cross_slot")}
         graph.slots = {name: slot for name, slot in graph.slots.items() if name in used}
         known = read | set(graph.inputs) | {name for node in nodes for name in node.outputs}
         graph.types = {name: type_ for name, type_ in graph.types.items() if name in known}

@@ -60,7 +60,8 @@ class Signature(Record, frozen=True, kw_only=True):
     `sequence_lengths`: the fixed lengths (buckets) it takes; empty means any length.
     `returns_logits`: `last` = [batch, 1, vocabulary] of each row's last real token; `all` = every position; `none`.
     `max_batch_with_past`: how many rows may take several new tokens over a non-empty cache in one call; None = any number.
-    `weight_bytes`: bytes of weights that every call reads whole: all but the tables that only rows are taken from; 0 = unknown.
+    `weight_bytes`: bytes of weights that every call reads: all but the tables that only rows are taken from, and of experts that are read
+    only where a token takes them the share that one token takes; 0 = unknown.
     `max_sequence`: how many tokens a row one call takes at most (a recurrent layer's parallel form has such a bound); None = any number.
     """
 
@@ -125,7 +126,10 @@ class Cache(Record, frozen=True, kw_only=True):
 
 
 class Packer(Record, frozen=True, kw_only=True):
-    """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`."""
+    """How ids become one padded row: `start` ids, the prompt's ids (cut on the right), `end` ids, then `pad` on `padding_side`.
+
+    Of split prompts (`Generation.prompt`) this is the row in front of the buffer, and prompts are cut on the left.
+    """
 
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
@@ -159,7 +163,8 @@ class Chat(Record, frozen=True, kw_only=True):
 class Tokenizer(Record, frozen=True, kw_only=True):
     """The tokenizer file and the policy around it.
 
-    `kind`: `tokenizers` (Hugging Face tokenizer.json) or `sentencepiece`. `stripped_ids`: dropped before decoding to text, as KerasHub does.
+    `kind`: `tokenizers` (Hugging Face tokenizer.json), `sentencepiece`, or `longest_match` (a vocabulary of byte strings, RWKV's).
+    `stripped_ids`: dropped before decoding to text, as KerasHub does.
     `packers`: `prompt` for causal models; `encoder` and `decoder` for seq2seq.
     `fixture`: file with (text, ids) pairs made by the original tokenizer; `proven_strings`: how many strings were compared at conversion.
     `piece_decoder`: set where ids become text by SentencePiece's rules: in place of a tokenizer.json's own decoder, or, beside a model file,
@@ -167,7 +172,7 @@ class Tokenizer(Record, frozen=True, kw_only=True):
     `chat`: None for a model without a chat template.
     """
 
-    kind: Literal["tokenizers", "sentencepiece"]
+    kind: Literal["tokenizers", "sentencepiece", "longest_match"]
     file: str
     vocabulary_size: int
     packers: dict[str, Packer]
@@ -191,7 +196,8 @@ class Generation(Record, frozen=True, kw_only=True):
     """Defaults of the original's `generate()`: its sampler (class name and config), length, and resolved `auto` stop ids (None: no tokenizer).
 
     `schedule`: `rows` where rows may run at their own pace, `lock_step` where the model sees KerasHub's literal schedule (recurrent states).
-    `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer.
+    `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer. `prompt`: `whole`, or
+    `split` where all but the prompt's last token are an input of their own and lengths count new tokens (runtime/prompt_forms.py).
     """
 
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
@@ -201,6 +207,7 @@ class Generation(Record, frozen=True, kw_only=True):
     rng: Rng = Rng()
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
+    prompt: Literal["whole", "split"] = "whole"
 
 
 class Memory(Record, frozen=True, kw_only=True):
@@ -215,8 +222,8 @@ class Memory(Record, frozen=True, kw_only=True):
 class ParityCase(Record, frozen=True, kw_only=True):
     """One compared run: the token ids fed (input name -> rows), the tokens the original gave, and what the artifact gave.
 
-    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `smallest_gap`: the smallest top-2
-    logit gap of the original over all steps. `texts` and `expected_texts`: prompts and results of a case run on text.
+    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `max_logit_share`: the largest logit difference as a
+    share of the spread of the original's logits at that step. `smallest_gap`: the smallest top-2 logit gap of the original over all steps. `texts` and `expected_texts`: prompts and results of a case run on text.
     """
 
     name: str
@@ -228,6 +235,7 @@ class ParityCase(Record, frozen=True, kw_only=True):
     tokens_equal: int = 0
     near_ties: int = 0
     max_logit_difference: float = 0.0
+    max_logit_share: float = 0.0
     smallest_gap: float = 0.0
     texts: list[str] = []
     expected_texts: list[str] = []
@@ -259,11 +267,29 @@ class VendorRuntime(Record, frozen=True, kw_only=True):
 
 
 class Fusion(Record, frozen=True, kw_only=True):
-    """How one attention or recurrent layer was rendered: the target's form, fused or not, and why."""
+    """How one attention or recurrent layer was rendered: the target's form, fused or not, and why.
+
+    `fusable`: the target has a fused form for what the layer does; where it has none, the reason stands in the target's table of such forms.
+    """
 
     layer: str
     form: str
     fused: bool
+    reason: str = ""
+    fusable: bool = True
+
+
+class Experts(Record, frozen=True, kw_only=True):
+    """How one mixture of experts was rendered: the target's form, and why not a better one.
+
+    `count` experts, of which each token takes `taken`. `sparse`: a decode step reads the weights of the experts that are taken, no others.
+    """
+
+    layer: str
+    form: str
+    count: int
+    taken: int
+    sparse: bool
     reason: str = ""
 
 
@@ -347,6 +373,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     parity: Certificate = Certificate()
     adapters: tuple[Adapter, ...] = ()
     fusions: tuple[Fusion, ...] = ()
+    experts: tuple[Experts, ...] = ()
     ops: dict[str, int] = {}
     runtimes: tuple[VendorRuntime, ...] = ()
     files: tuple[File, ...] = ()

@@ -12,6 +12,7 @@ INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
 POSITION_IDS = "position_ids"
 ENCODER_ATTENTION_MASK = "encoder_attention_mask"
+EXTENT = "extent"  # [batch, sequence] int32, where a token's result depends on the call that computes it: the end of KerasHub's call for this token
 VALID_LENGTHS = "valid_lengths"  # [batch] int32, where padding leaves traces in states: a row's tokens from this position on are padding
 BEAM_INDEX = "beam_idx"  # OpenVINO: which row of the state each row of the call continues
 LOGITS = "logits"

@@ -48,18 +48,25 @@ class EngineOptions:
 class CacheState(ABC):
     """The caches of a batch. `lengths[b]`: how many tokens row b holds; `capacity`: how many a row can hold.
 
-    `valid_lengths[b]`: row b's tokens from this position on are padding, which models with `Engine.marks_padding` must be told; None: none are.
+    `prefilled`: KerasHub's prefill computes so many tokens of each row in one call of that length, and every later token in a call of its own; models
+    with `Engine.takes_extents` are told. `valid_lengths[b]`: row b's tokens from this position on are padding, which models with `Engine.marks_padding` must be told; None: none are.
     """
 
     capacity: int
     lengths: Lengths
     has_states: bool = False
+    prefilled: tuple[int, int] = (0, 0)
     valid_lengths: Lengths | None = None
 
     @property
     def batch_size(self) -> int:
         """The number of rows."""
         return len(self.lengths)
+
+    def extents(self, positions: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """For engines: what the input `extent` is fed for tokens at `positions`: where KerasHub's call that computes each of them ends."""
+        tokens, length = self.prefilled
+        return np.where(positions < tokens, length, positions + 1).astype(np.int32)
 
     @abstractmethod
     def reorder(self, rows: Sequence[int] | npt.NDArray[np.integer[Any]]) -> None:
@@ -101,6 +108,7 @@ class Engine(ABC):
     """One opened artifact. Not safe for use by several threads at once; caches are separate, so several conversations may share it."""
 
     vocabulary_size: int
+    takes_extents: bool = False  # whether a token's result depends on which of KerasHub's calls computes it: `CacheState.prefilled` says which
     marks_padding: bool = False  # whether padding leaves traces in the model's states: `CacheState.valid_lengths` says where it stands
     hidden_size: int = 0  # the width of the hidden states that the artifact gives beside logits; 0: it gives none
     _hidden_states: HiddenStates | None = None  # where a running `extend_with_hidden_states` collects them

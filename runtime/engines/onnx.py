@@ -43,7 +43,7 @@ from kexport.runtime.huge_pages import on_huge_pages
 
 Array = npt.NDArray[Any]
 
-_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS}
+_TOKEN_INPUTS = {names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS, names.EXTENT}
 _LOG_ERRORS_ONLY = 3
 _ONNX_TYPES = {"float32": 1, "float16": 10, "bfloat16": 16}  # the numbers of ONNX's element types
 _PREFILL_CHUNK = 512  # tokens of one prefill call: longer ones gain no speed and their temporaries grow with the square
@@ -111,6 +111,7 @@ class _Binding:
         self._one_position = np.zeros((self._row_count, 1), np.int64)
         self._bound_width = 0
         self.valid_lengths = np.zeros(self._row_count, np.int32)  # written before each run
+        self.extents = np.zeros((self._row_count, 0), np.int32)  # set before each run
         if names.VALID_LENGTHS in layout.inputs:
             self._bind_input(names.VALID_LENGTHS, self.valid_lengths)
         for tensor, array in zip(layout.self_tensors, cache.self_arrays, strict=True):
@@ -135,6 +136,8 @@ class _Binding:
             self._one_position[:] = positions
         if names.ATTENTION_MASK in self._layout.inputs:
             self._bind_input(names.ATTENTION_MASK, attention_mask)
+        if names.EXTENT in self._layout.inputs:
+            self._bind_input(names.EXTENT, self.extents)
         try:
             self._session.run_with_iobinding(self._io)
         except Exception as error:  # onnxruntime's exceptions have no common base
@@ -265,6 +268,7 @@ class OnnxEngine(Engine):
         self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = self._layout.hidden_size
+        self.takes_extents = names.EXTENT in self._layout.inputs
         self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
         self._encode_signature = manifest.signature(names.ENCODE)
         self._encoder = open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
@@ -348,6 +352,8 @@ class OnnxEngine(Engine):
         process's own code and data out of the processor's caches, so that each line costs microseconds (measured: 350 the general way)."""
         held = cache.lengths.item()
         binding = self._binding(cache, None)
+        if self.takes_extents:
+            binding.extents = cache.extents(cache.lengths[:, None])
         logits = binding.run(tokens, cache.ones[:, : held + 1], held)
         self.collect_hidden_states(slice(None), 0, binding.hidden_states)
         cache.take_states(None, _NO_IDLE_ROW)
@@ -395,6 +401,7 @@ class OnnxEngine(Engine):
         columns = np.arange(tokens.shape[1])
         positions = np.minimum(held[:, None] + columns, fed[:, None] - 1)
         binding = self._binding(cache, row)
+        binding.extents = cache.extents(positions)
         logits = binding.run(tokens, _attention_mask(fed), positions)
         self.collect_hidden_states(rows, start, binding.hidden_states)
         cache.take_states(None if cache.batch_size == 1 else row, counts == 0)

@@ -48,7 +48,7 @@ _DEVICE = "CPU"
 _PREFILL_CHUNK = 512  # tokens of one call: longer ones gain no speed and the masks of a call grow with the square
 _WASTEFUL = 2  # times as many columns as the longest row has tokens: then moving the state is cheaper than attending to nothing
 _TOKEN_INPUTS = {
-    names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS,
+    names.INPUT_IDS, names.ATTENTION_MASK, names.POSITION_IDS, names.BEAM_INDEX, names.ENCODER_ATTENTION_MASK, names.VALID_LENGTHS, names.EXTENT,
 }  # fmt: skip
 _LENGTH_AXIS = 2
 # Exact tokens need float32 everywhere; by default the plugin keeps an 8-bit cache and multiplies in bfloat16 where the CPU can.
@@ -212,6 +212,7 @@ class OpenVinoCache(CacheState):
             names.POSITION_IDS: np.ascontiguousarray(positions, np.int64),
             names.BEAM_INDEX: order.astype(np.int32),
             names.VALID_LENGTHS: valid,
+            names.EXTENT: self.extents(positions),
         }
         try:
             for name, array in feeds.items():
@@ -242,6 +243,7 @@ class OpenVinoEngine(Engine):
         self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
         self.hidden_size = hidden_size_of(step)
+        self.takes_extents = names.EXTENT in self._layout.inputs
         self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
         self._core, self._directory, self._options, self._step_file = ov.Core(), directory, options, step.file
         self._adapter: Adapter | None = None

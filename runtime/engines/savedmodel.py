@@ -128,6 +128,7 @@ class SavedModelEngine(Engine):
         self._longest = min(prefill.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(decode)
         self.hidden_size = hidden_size_of(decode)
+        self.takes_extents = any(spec.name == names.EXTENT for spec in decode.inputs)
         self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in decode.inputs)
         set_threads(options.threads)
         self._model, self._functions = load_functions(directory, manifest)
@@ -178,6 +179,7 @@ class SavedModelEngine(Engine):
                 names.TOKENS: tf.constant(np.where(real, tokens, 0), tf.int32),
                 names.INPUT_POS: tf.constant(positions, tf.int32),
                 names.VALID_LENGTHS: tf.constant(self.valid_lengths_of(cache)),
+                names.EXTENT: tf.constant(cache.extents(positions)),
                 **cache.caches,
                 **cache.states,
                 **cache.cross,

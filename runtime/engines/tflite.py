@@ -76,13 +76,14 @@ class _Steps:
 @dataclass
 class _Row:
     """The buffers of one row: self caches, states and what the next call writes in their place, and cross caches once there was an encoder
-    prompt (`encoder_mask` None before). `valid_length` [1]: where padding starts in what is fed next."""
+    prompt (`encoder_mask` None before). `valid_length` [1]: where padding starts in what is fed next, `extents`: the cache's own."""
 
     caches: Buffers
     cross: Buffers
     states: Buffers
     spare_states: Buffers
     valid_length: Array = field(default_factory=lambda: np.zeros(1, np.int32))
+    extents: Callable[[Array], Array] = lambda positions: positions + 1  # replaced before each call
     encoder_mask: Array | None = None
 
 
@@ -135,6 +136,7 @@ class TfliteEngine(Engine):
         whole = self._steps.decode[self._steps.cache_length]
         self.vocabulary_size = _vocabulary_size(whole)
         self.hidden_size = hidden_size_of(whole)
+        self.takes_extents = any(spec.name == names.EXTENT for spec in whole.inputs)
         self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in whole.inputs)
         self._needs_encoder = bool(self._steps.cross_specs)
         self.has_states = bool(self._steps.state_specs)
@@ -213,6 +215,7 @@ class TfliteEngine(Engine):
         logits = np.zeros((cache.batch_size, self.vocabulary_size), np.float32)
         for index, count in enumerate(counts.tolist()):
             if count:
+                cache.rows[index].extents = cache.extents
                 cache.rows[index].valid_length = self.valid_lengths_of(cache, slice(index, index + 1))
                 self._extend_row(cache.rows[index], tokens[index, :count], int(cache.lengths[index]), index)
                 logits[index] = self._logits.read(self.vocabulary_size, np.float32)
@@ -251,7 +254,7 @@ class TfliteEngine(Engine):
 
     def _run_row(self, signature: Signature, feeds: dict[str, Array], row: _Row) -> None:
         """One call over a row's caches and states."""
-        feeds = feeds | {names.VALID_LENGTHS: row.valid_length}
+        feeds = feeds | {names.VALID_LENGTHS: row.valid_length, names.EXTENT: row.extents(feeds[names.INPUT_POS])[None]}
         self._run(signature, feeds, row.caches | row.cross | row.states, row.caches | row.spare_states | {names.LOGITS: self._logits}, row)
         row.states, row.spare_states = row.spare_states, row.states
 

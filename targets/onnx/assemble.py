@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from kexport.graphs.dims import Shape
 from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from kexport.runtime.contract.version import __version__
-from kexport.targets.onnx.builder import CONTRIB, Builder, Computed, Operator, Tensor, onnx_dim
+from kexport.targets.onnx.builder import CONTRIB, Branch, Builder, Computed, Operator, Tensor, onnx_dim
 from numpy.typing import NDArray
 
 OPSET = 21  # what onnxruntime-genai and the web and mobile builds of onnxruntime take; Gelu needs 20
@@ -28,7 +28,7 @@ def assemble(b: Builder, outputs: Mapping[str, Tensor], weights: WeightSource, k
     """The model of `b` with these outputs (by their final names). Inputs that nothing reads are dropped unless in `keep_inputs`."""
     renamed = _rename_outputs(b, outputs)
     operators = _alive(b.operators, {tensor.name for tensor in outputs.values()})
-    read = {name for operator in operators for name in operator.inputs} | {tensor.name for tensor in outputs.values()}
+    read = {name for operator in operators for name in _read_by(operator)} | {tensor.name for tensor in outputs.values()}
     values: dict[str, Any] = {"": None}
     inputs = [_value(tensor, tensor.name) for name, tensor in b.inputs.items() if name in keep_inputs or tensor.name in read]
     values |= {str(value.name): value for value in inputs}
@@ -63,12 +63,22 @@ def _rename_outputs(b: Builder, outputs: Mapping[str, Tensor]) -> dict[str, str]
     return renamed
 
 
-def _alive(operators: list[Operator], needed: set[str]) -> list[Operator]:
+def _read_by(operator: Operator) -> set[str]:
+    """The tensors that an operator and what its outputs need of its branches read."""
+    inner = (name for branch in operator.branches for part in _alive_in(branch) for name in _read_by(part))
+    return {*operator.inputs, *inner}
+
+
+def _alive_in(branch: Branch) -> list[Operator]:
+    return _alive(branch.operators, {tensor.name for tensor in branch.outputs})
+
+
+def _alive(operators: Sequence[Operator], needed: set[str]) -> list[Operator]:
     needed, alive = set(needed), []
     for operator in reversed(operators):
         if any(tensor.name in needed for tensor in operator.outputs):
             alive.append(operator)
-            needed.update(operator.inputs)
+            needed.update(_read_by(operator))
     return alive[::-1]
 
 
@@ -94,7 +104,7 @@ def _shape(shape: Shape) -> ir.Shape:
 def _node(operator: Operator, values: dict[str, Any], renamed: Mapping[str, str]) -> ir.Node:
     outputs = [_value(tensor, renamed.get(tensor.name, tensor.name)) for tensor in operator.outputs]
     values |= {tensor.name: value for tensor, value in zip(operator.outputs, outputs, strict=True)}
-    attributes = {key: int(onnx_type(value)) if key == "to" else value for key, value in operator.attributes.items()}
+    attributes = {key: _attribute(key, value, values) for key, value in operator.attributes.items()}
     return ir.node(
         operator.type,
         [values[name] for name in operator.inputs],
@@ -103,6 +113,14 @@ def _node(operator: Operator, values: dict[str, Any], renamed: Mapping[str, str]
         outputs=outputs,
         name=operator.name.removeprefix("node:"),
     )
+
+
+def _attribute(key: str, value: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(value, Branch):
+        inside = dict(values)
+        nodes = [_node(operator, inside, {}) for operator in _alive_in(value)]
+        return ir.Graph([], [inside[tensor.name] for tensor in value.outputs], nodes=nodes, name=value.name)
+    return int(onnx_type(value)) if key == "to" else value
 
 
 def _initializer(name: str, content: Weight | Computed | NDArray[Any], weights: WeightSource) -> ir.Value:

@@ -34,18 +34,12 @@ class Operands(NamedTuple):
 
 
 def refuse(b: Builder, r: Request) -> str:
-    """Why this operator cannot take the node; empty if it can."""
+    """Why this operator cannot take a node that it has a form for (unfusable.py); empty if it can."""
     if r.slot is None or not r.write:
         return "it does not write a cache slot"
     if r.slot.kind != "self":
         return "it writes a cross-attention slot"
-    if not b.is_position_input(r.input(POSITIONS)):
-        return "its positions are computed in the graph"
-    if r.head_dim != r.value_dim or r.head_dim % HEAD_MULTIPLE:
-        return f"keys of {r.head_dim} and values of {r.value_dim} numbers a head"
-    if not r.causal:
-        return "without causality, which the operator can do from onnxruntime 1.30 on only"
-    return ""
+    return "" if b.is_position_input(r.input(POSITIONS)) else "its positions are computed in the graph"
 
 
 def render(b: Builder, r: Request) -> str:

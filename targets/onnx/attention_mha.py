@@ -12,7 +12,6 @@ from kexport.targets.onnx.attention import (
     KEY_MASK,
     MASK,
     QUERY,
-    SINKS,
     SLOPES,
     VALUE,
     Request,
@@ -22,16 +21,8 @@ from kexport.targets.onnx.builder import CONTRIB, Builder, Tensor
 
 
 def refuse(b: Builder, r: Request) -> str:
-    """Why this operator cannot take the node; empty if it can."""
-    if r.slot is not None and (r.write or r.slot.kind == "self"):
-        return "it reads or writes a self cache"
-    if r.heads != r.kv_heads:
-        return f"{r.heads} query heads over {r.kv_heads} key-value heads"
-    if r.softcap:
-        return "softcap"
-    if r.input(SINKS):
-        return "attention sinks"
-    return ""
+    """Why this operator cannot take a node that it has a form for (unfusable.py); empty if it can."""
+    return "it reads or writes a self cache" if r.slot is not None and (r.write or r.slot.kind == "self") else ""
 
 
 def render(b: Builder, r: Request) -> str:

@@ -18,7 +18,7 @@ from kexport.graphs.dims import Dim, Shape
 from kexport.graphs.ir import Graph, Node, Slot, TensorType
 from kexport.graphs.weights import Casted, Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
-from kexport.runtime.contract.manifest import Fusion
+from kexport.runtime.contract.manifest import Experts, Fusion
 from kexport.targets.base import EmitOptions
 from numpy.typing import NDArray
 
@@ -49,7 +49,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One ONNX node; `""` stands for an absent optional input."""
+    """One ONNX node; `""` stands for an absent optional input. An attribute may be a `Branch`."""
 
     type: str
     domain: str
@@ -57,6 +57,20 @@ class Operator:
     outputs: tuple[Tensor, ...]
     attributes: dict[str, Any]
     name: str
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """The graphs inside the operator."""
+        return tuple(value for value in self.attributes.values() if isinstance(value, Branch))
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A graph inside an operator; it reads tensors of the graph around it by their names."""
+
+    name: str
+    operators: tuple[Operator, ...]
+    outputs: tuple[Tensor, ...]
 
 
 @dataclass(slots=True)
@@ -84,6 +98,7 @@ class Builder:
         self.initializers: dict[str, Weight | Computed | NDArray[Any]] = {}
         self.slots: dict[str, SlotTensors] = {}
         self.fusions: list[Fusion] = []
+        self.experts: list[Experts] = []
         self.producers = graph.producers()
         self.embedded = {graph.weights[node.input(0)] for node in graph.of_op("embedding") if node.input(0) in graph.weights}
         self._tensors: dict[str, Tensor] = {}
@@ -148,6 +163,18 @@ class Builder:
     def type_of(self, name: str) -> TensorType:
         """The graph's type of value `name`."""
         return self.graph.type_of(name)
+
+    def branch(self, graph: Graph, lower: Callable[[Node], None]) -> Branch:
+        """`graph` as a branch, its nodes written by `lower`; its inputs are values of this graph. What is made inside is not seen outside."""
+        outer = self.graph, self.operators, self._tensors, self._memo, self._views
+        inputs = {name: Tensor(self.value(name).name, type_.dtype, type_.shape) for name, type_ in graph.inputs.items()}
+        self.graph, self.operators, self._tensors, self._memo, self._views = graph, [], inputs, dict(self._memo), {}
+        try:
+            for node in graph.nodes:
+                lower(node)
+            return Branch(self._unique(graph.name), tuple(self.operators), tuple(self.value(name) for name in graph.outputs.values()))
+        finally:
+            self.graph, self.operators, self._tensors, self._memo, self._views = outer
 
     # ---- initializers
 
@@ -356,4 +383,4 @@ def onnx_dim(dim: Dim) -> Dim:
     return dim if isinstance(dim, int) else _WORD.sub(lambda match: ONNX_DIMS.get(match.group(), match.group()), dim)
 
 
-__all__ = ["CONTRIB", "Builder", "Computed", "Operator", "SlotTensors", "Tensor", "fixed", "onnx_dim"]
+__all__ = ["CONTRIB", "Branch", "Builder", "Computed", "Operator", "SlotTensors", "Tensor", "fixed", "onnx_dim"]

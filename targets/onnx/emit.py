@@ -12,9 +12,10 @@ from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
-from kexport.runtime.contract.manifest import File, Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
-from kexport.targets.geometry import geometry, recurrences
+from kexport.targets.geometry import fusions as all_fusions
+from kexport.targets.geometry import geometry
 from kexport.targets.lowerable import lowerable
 from kexport.targets.onnx import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.onnx import records
@@ -46,6 +47,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     slot_names = SlotNames(main.slots, main.states)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
+    experts: list[Experts] = []
     files: list[File] = []
     replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
@@ -60,7 +62,8 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         signatures.append(records.signature(name, file, model, graph))
         if graph is main or name not in names.FORWARD:
             fusions += builder.fusions
-        operators.update(node.op_type for node in model.graph)
+            experts += builder.experts
+        operators.update(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
         changed = _replaceable(builder, model)
         reuse(model, builder.initializers, written)
         files += write_model(model, directory / file, options.on_tensor, changed)
@@ -69,11 +72,12 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, stored, options.capacity),
-        fusions=(*fusions, *recurrences(main)),
+        fusions=all_fusions(main, fusions),
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry(main, stored),
         replaceable=tuple(replaceable),
+        experts=tuple(experts),
     )
 
 

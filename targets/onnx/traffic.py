@@ -12,14 +12,15 @@ from kexport.targets.onnx.assemble import DTYPE_NAMES
 # Inputs of which an operator reads the rows of its tokens only: embedding tables, rotary tables.
 ROW_TABLES = {"Gather": {0}, "GroupQueryAttention": {7, 8}, "RotaryEmbedding": {1, 2, 3}}
 WIDENING = "Cast"
+MIXTURE, EXPERTS_OF = "MoE", {2, 3, 4, 5}  # inputs of which it reads the experts that a token takes
 
 
 class Read(NamedTuple):
-    """One operator's use of a tensor of this many bytes an element."""
+    """One operator's use of a tensor, in bytes an element; of experts, the part that one token's take of them."""
 
     node: ir.Node
     place: int
-    item_bytes: int
+    item_bytes: float
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -31,7 +32,7 @@ def weight_bytes(model: ir.Model) -> int:
     for value in model.graph.initializers.values():
         whole = [read.item_bytes for read in _reads(value) if read.place not in ROW_TABLES.get(read.node.op_type, ())]
         if value.const_value is not None and whole:
-            total += value.const_value.size * max(whole)
+            total += round(value.const_value.size * max(whole))
     return total
 
 
@@ -41,4 +42,12 @@ def _reads(value: ir.Value) -> Iterator[Read]:
         if node.op_type == WIDENING:
             yield from _reads(node.outputs[0])
         else:
-            yield Read(node, index, item_size(DTYPE_NAMES[value.dtype]))
+            yield Read(node, index, item_size(DTYPE_NAMES[value.dtype]) * _share(value, node, index))
+
+
+def _share(value: ir.Value, node: ir.Node, place: int) -> float:
+    """How much of `value` a call with one token reads."""
+    if node.op_type != MIXTURE or place not in EXPERTS_OF:
+        return 1.0
+    assert value.shape is not None
+    return node.attributes["k"].as_int() / int(value.shape[0])  # type: ignore[call-overload]  # weights have fixed sizes

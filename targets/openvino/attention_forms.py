@@ -11,15 +11,6 @@ from kexport.targets.openvino.builder import Builder, Output, output_of
 from openvino import opset13 as op
 
 
-def refuse_operator(r: Request) -> str:
-    """Why ScaledDotProductAttention cannot take the node; empty if it can."""
-    if r.softcap:
-        return "the operator has no softcap"
-    if r.input(SINKS):
-        return "the operator has no sinks"
-    return ""
-
-
 def operator(b: Builder, r: Request, query: Output, keys: Output, values: Output, mask: Output | None) -> Output:
     """ScaledDotProductAttention; over a state the plugin fuses it with the cache."""
     keys, values = repeat_heads(b, keys, r, r.head_dim), repeat_heads(b, values, r, r.value_dim)

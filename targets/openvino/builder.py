@@ -17,7 +17,7 @@ from kexport.graphs.ir import Graph, Node, TensorType
 from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
-from kexport.runtime.contract.manifest import Fusion
+from kexport.runtime.contract.manifest import Experts, Fusion
 from kexport.targets.base import EmitOptions
 from kexport.targets.openvino.dtypes import element_type
 from kexport.targets.openvino.weight_file import Place, WeightFile
@@ -49,6 +49,7 @@ class Builder:
         self.past: dict[tuple[str, int], Output] = {}
         self.written: dict[tuple[str, int], Output] = {}
         self.fusions: list[Fusion] = []
+        self.experts: list[Experts] = []
         self.places: dict[str, Place] = {}
         self.replaceable: dict[str, Weight] = {}
         self.matrix_bytes = 0
@@ -128,18 +129,27 @@ class Builder:
 
     # ---- constants
 
-    def weight(self, weight: Weight, *, multiplied: bool = True) -> Output:
+    def weight(self, weight: Weight, *, share: float = 1.0) -> Output:
         """A weight in its own dtype. Matrices are stored in `stored_dtype` and widened by a Convert; vectors are stored as they are, but
         with numbers rounded to `stored_dtype`, so that the oracle over the rounded weights sees the same ones.
-        `multiplied`: every call reads all of it (a table that rows are looked up in is not)."""
-        if multiplied and weight not in self._multiplied:
-            self._multiplied.add(weight)
-            self.matrix_bytes += weight.nbytes
+        `share`: how much of it a call with one token reads."""
+        self._count(weight, share)
         narrow = self.stored_form(weight)
         stored = self.stored(narrow)
         if narrow.dtype == weight.dtype:
             return stored
         return self.memo(("widened", narrow), lambda: output_of(op.convert(stored, element_type(weight.dtype).to_string())))
+
+    def wide(self, weight: Weight, *, share: float = 1.0) -> Output:
+        """A weight that is stored in its own dtype, with numbers rounded to `stored_dtype`: for operators that take constants only."""
+        rounded = weight.cast(self.options.stored_dtype).cast(weight.dtype) if self.options.stored_dtype != weight.dtype else weight
+        self._count(rounded, share)
+        return self.stored(rounded)
+
+    def _count(self, weight: Weight, share: float) -> None:
+        if weight not in self._multiplied:
+            self._multiplied.add(weight)
+            self.matrix_bytes += round(share * weight.nbytes)
 
     def stored_form(self, weight: Weight) -> Weight:
         """How `weight` is stored under `stored_dtype`."""

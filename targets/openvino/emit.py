@@ -11,7 +11,7 @@ from kexport.graphs.passes import PackProducts
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
-from kexport.runtime.contract.manifest import File, Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
 from kexport.targets.lowerable import lowerable
@@ -47,6 +47,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     slot_names = SlotNames(main.slots, main.states)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
+    experts: list[Experts] = []
     files: list[File] = []
     replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
@@ -56,6 +57,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         signatures.append(record)
         if graph is main or name not in names.FORWARD:
             fusions += builder.fusions
+            experts += builder.experts
         operators.update(counted)
         files += written
         data = Path(file).with_suffix(".bin").name
@@ -63,11 +65,12 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     return Emitted(
         signatures=tuple(signatures),
         cache=geometry.cache(main, slot_names, main.slots, options.capacity, records.LAYOUT),
-        fusions=(*fusions, *geometry.recurrences(main)),
+        fusions=geometry.fusions(main, fusions),
         ops=dict(sorted(operators.items())),
         files=tuple(files),
         geometry=geometry.geometry(main, main.slots),
         replaceable=tuple(replaceable),
+        experts=tuple(experts),
     )
 
 

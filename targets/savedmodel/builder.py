@@ -17,7 +17,7 @@ from kexport.graphs.dims import SEQUENCE, Dim, Shape
 from kexport.graphs.ir import Graph, Slot, TensorType
 from kexport.graphs.weights import Weight
 from kexport.runtime.contract.errors import InternalError
-from kexport.runtime.contract.manifest import Fusion
+from kexport.runtime.contract.manifest import Experts, Fusion
 from kexport.targets.savedmodel.weight_tensors import WeightTensors
 
 Tensor = Any  # tf.Tensor: TensorFlow comes without types
@@ -43,6 +43,7 @@ class Builder:
         self.weights = weights
         self.slots: dict[str, SlotTensors] = {}
         self.fusions: list[Fusion] = []
+        self.experts: list[Experts] = []
         self.whole: dict[str, int] = {}  # label -> bytes that a call reads of it
         self._values: dict[str, Tensor] = {}
         self._memo: dict[Any, Any] = {}
@@ -94,6 +95,12 @@ class Builder:
     def narrow(self, stored: Weight) -> Tensor:
         """The variable of a weight in the form it is to be stored in, for an operator that reads it as it is."""
         self.whole[stored.label] = stored.nbytes
+        return self.weights.variable(stored)
+
+    def part(self, weight: Weight, share: float) -> Any:
+        """The variable of a weight in its stored form, of which a call reads the part `share`."""
+        stored = self.weights.stored_form(weight)
+        self.whole[stored.label] = round(share * stored.nbytes)
         return self.weights.variable(stored)
 
     def rows(self, weight: Weight, ids: Tensor) -> Tensor:

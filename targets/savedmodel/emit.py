@@ -13,7 +13,7 @@ from kexport.graphs.passes import PackProducts
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
-from kexport.runtime.contract.manifest import Fusion, Signature, TensorSpec
+from kexport.runtime.contract.manifest import Experts, Fusion, Signature, TensorSpec
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.lowerable import bound, lowerable
@@ -52,16 +52,17 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         elif name in names.FORWARD:
             work.add_graph(name, graph)
     main = main_of(graphs)
-    if names.LOGITS in main.outputs and main.slots and not main.states:  # the loop feeds padded prompts whole
+    if names.LOGITS in main.outputs and main.slots and not main.states and names.EXTENT not in main.inputs:  # the loop feeds padded prompts whole
         work.add_generate()
     checkpoint.write(work.module(), work.functions, work.tensors.weights, weights, directory, options.on_tensor)
     return Emitted(
         signatures=tuple(work.signatures),
         cache=records.cache(main, work.slot_names, options.capacity),
-        fusions=(*work.fusions.values(), *geometry.recurrences(main)),
+        fusions=geometry.fusions(main, work.fusions.values()),
         ops=dict(sorted(count_operators(directory).items())),
         files=records.files(directory),
         geometry=geometry.geometry(main, main.slots),
+        experts=tuple(work.experts.values()),
     )
 
 
@@ -75,6 +76,7 @@ class _Emission:
         self.functions: dict[str, Any] = {}
         self.signatures: list[Signature] = []
         self.fusions: dict[tuple[str, str], Fusion] = {}
+        self.experts: dict[str, Experts] = {}
 
     def module(self) -> Any:
         """What is saved: the functions by name, the variables by label."""
@@ -97,6 +99,7 @@ class _Emission:
         self._trace(name, inputs, body)
         result = rendered[-1]
         self.fusions |= {(fusion.layer, fusion.form): fusion for fusion in result.fusions}
+        self.experts |= {one.layer: one for one in result.experts if one.sparse or one.layer not in self.experts}
         self.signatures.append(
             Signature(
                 name=name,

@@ -23,7 +23,7 @@ import tensorflow as tf
 from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE, Shape
 from kexport.graphs.ir import Graph, Slot, State
 from kexport.runtime.contract import names
-from kexport.runtime.contract.manifest import Fusion, TensorSpec
+from kexport.runtime.contract.manifest import Experts, Fusion, TensorSpec
 from kexport.targets.savedmodel.attention import HEADS_FIRST, LENGTHS
 from kexport.targets.savedmodel.builder import Builder, Size, SlotTensors, Tensor
 from kexport.targets.savedmodel.lowering import LOWERINGS
@@ -77,6 +77,7 @@ class Rendered:
     outputs: dict[str, Tensor]
     weight_bytes: int
     fusions: list[Fusion] = field(default_factory=list)
+    experts: list[Experts] = field(default_factory=list)
 
 
 def tensor_name(graph: Graph, name: str, slot_names: SlotNames) -> str:
@@ -134,7 +135,7 @@ def render(
         b.slots[name] = SlotTensors(slot, [tensors[tensor] for tensor in slot_names.past(name)])
     for node in graph.nodes:
         LOWERINGS[node.op](node, b)
-    return Rendered(_outputs(b, tensors, slot_names), sum(b.whole.values()), b.fusions)
+    return Rendered(_outputs(b, tensors, slot_names), sum(b.whole.values()), b.fusions, b.experts)
 
 
 def _sizes(graph: Graph, tensors: Mapping[str, Tensor], slot_names: SlotNames, *, one_token: bool) -> dict[str, Size]:

@@ -17,7 +17,7 @@ from kexport.graphs.dims import Shape, evaluate
 from kexport.graphs.ir import Graph, Node, Slot, TensorType
 from kexport.graphs.weights import Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
-from kexport.runtime.contract.manifest import Fusion
+from kexport.runtime.contract.manifest import Experts, Fusion
 from kexport.targets.base import EmitOptions
 from kexport.targets.tflite.model_file import ABSENT, ModelFile, OperatorRecord, Stored, Subgraph, TensorRecord
 from kexport.targets.tflite.schema import OPERATORS, TENSOR_TYPES
@@ -77,6 +77,7 @@ class Builder:
         self.operators: list[Operator] = []
         self.slots: dict[str, SlotTensors] = {}
         self.fusions: list[Fusion] = []
+        self.experts: list[Experts] = []
         self._contents: dict[str, NDArray[Any] | Stored] = {}
         self._tensors: dict[str, Tensor] = {}
         self._numeric: dict[str, Tensor] = {}

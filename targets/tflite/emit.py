@@ -12,7 +12,7 @@ from kexport.graphs.passes import FoldConstants, RemoveDeadCode
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
-from kexport.runtime.contract.manifest import Fusion, Signature
+from kexport.runtime.contract.manifest import Experts, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
 from kexport.targets.lowerable import bound, lowerable
@@ -49,19 +49,22 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     file, operators = ModelFile(), Counter[str]()
     signatures: list[Signature] = []
     fusions: dict[tuple[str, str], Fusion] = {}
+    experts: dict[str, Experts] = {}
     for wanted in plan.signatures:
         subgraph, builder = render(ready.graph(wanted), wanted, plan, options, slot_names, file)
         signatures.append(records.signature(wanted, file_name, subgraph))
         fusions |= {(fusion.layer, fusion.form): fusion for fusion in builder.fusions}
+        experts |= {one.layer: one for one in builder.experts if one.sparse or one.layer not in experts}
         operators.update(operator.form for operator in subgraph.operators)
     written = file.write(directory / MODEL_FILE, weights, options.on_tensor)
     return Emitted(
         signatures=tuple(signatures),
         cache=records.cache(main, slot_names, options.capacity, plan.encoder_capacity if names.ENCODE in graphs else 0),
-        fusions=(*fusions.values(), *geometry.recurrences(main)),
+        fusions=geometry.fusions(main, fusions.values()),
         ops=dict(sorted(operators.items())),
         files=(written,),
         geometry=geometry.geometry(main, main.slots),
+        experts=tuple(experts.values()),
     )
 
 
@@ -114,6 +117,8 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise InternalError("KX920", "there is no `extend` graph to emit")
     if options.package == LITERTLM and graphs[names.EXTEND].states:
         raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with recurrent layers", hint="use --package tflite")
+    if options.package == LITERTLM and names.EXTENT in graphs[names.EXTEND].inputs:
+        raise UnsupportedError("KX236", f"LiteRT-LM cannot run this model: {geometry.EXTENT_IS_UNKNOWN}", hint="use --package tflite")
     if options.package == LITERTLM and names.ENCODE in graphs:
         raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with an encoder", hint="use --package tflite")
     for graph in graphs.values():

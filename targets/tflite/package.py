@@ -9,7 +9,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import File, VendorRuntime
 from kexport.targets.base import Emitted
-from kexport.targets.geometry import UNKNOWN_TO_VENDORS
+from kexport.targets.geometry import EXTENT_IS_UNKNOWN, UNKNOWN_TO_VENDORS
 from kexport.targets.tflite.emit import BUNDLE_FILE, MODEL_FILE
 from kexport.targets.tflite.litertlm import llm_metadata, write_bundle
 
@@ -52,4 +52,6 @@ def _why_not(emitted: Emitted) -> str:
         return "it has no layout for models with an encoder"
     if emitted.cache.has_states:
         return UNKNOWN_TO_VENDORS
+    if emitted.takes_extents:
+        return EXTENT_IS_UNKNOWN
     return "it opens bundles only: --package litertlm"

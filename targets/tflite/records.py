@@ -11,11 +11,12 @@ from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.manifest import Cache, Signature, TensorSpec
 from kexport.targets import geometry
 from kexport.targets.tflite.interface import SlotNames
-from kexport.targets.tflite.model_file import Subgraph
+from kexport.targets.tflite.model_file import OperatorRecord, Subgraph
 from kexport.targets.tflite.plan import SignaturePlan
 
 LAYOUT = ("batch", "key_value_heads", "capacity", "head_dim")
-ROW_READERS = {"EMBEDDING_LOOKUP": 1, "GATHER": 0}  # operator -> the input of which it reads single rows
+GATHER = "GATHER"
+ROW_READERS = {"EMBEDDING_LOOKUP": 1, GATHER: 0}  # operator -> the input of which it reads single rows
 WIDENING = "DEQUANTIZE"
 
 
@@ -39,11 +40,13 @@ def signature(wanted: SignaturePlan, file_name: str, subgraph: Subgraph) -> Sign
 
 
 def weight_bytes(subgraph: Subgraph) -> int:
-    """Bytes of all numbers that a call reads whole; tables of which operators take rows are left out.
+    """Bytes of all numbers that a call reads whole, and of what it takes out of a stack of matrices; tables of which operators take rows are
+    left out.
 
     A narrow weight counts as wide as it is multiplied: XNNPACK widens it once, at loading.
     """
     widths: dict[int, int] = {}
+    taken = sum(_taken_bytes(operator, subgraph) for operator in subgraph.operators)
     widened = {operator.outputs[0]: operator.inputs[0] for operator in subgraph.operators if operator.form == WIDENING}
     for operator in subgraph.operators:
         for place, index in enumerate(operator.inputs):
@@ -52,7 +55,15 @@ def weight_bytes(subgraph: Subgraph) -> int:
             tensor = subgraph.tensors[widened.get(index, index)]
             if tensor.buffer:
                 widths[tensor.buffer] = math.prod(tensor.shape) * item_size(subgraph.tensors[index].dtype)
-    return sum(widths.values())
+    return sum(widths.values()) + taken
+
+
+def _taken_bytes(operator: OperatorRecord, subgraph: Subgraph) -> int:
+    """Bytes of the one part that an operator takes out of constant numbers, as an expert out of all."""
+    if operator.form != GATHER or subgraph.tensors[operator.inputs[1]].shape:
+        return 0
+    table = subgraph.tensors[operator.inputs[0]]
+    return math.prod(table.shape[1:]) * item_size(table.dtype) if table.buffer else 0
 
 
 def cache(graph: Graph, slot_names: SlotNames, capacity: int, encoder_capacity: int) -> Cache:

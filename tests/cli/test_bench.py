@@ -12,6 +12,8 @@ from kexport.converter.benchmark.traffic import step_bytes
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.contract.manifest_io import read_manifest, write_manifest
 
+from tests.targets.recurrent import write
+
 from .conftest import Run
 
 SPREADS = (
@@ -42,6 +44,17 @@ def test_bytes_of_a_step(decoder: Path) -> None:
     assert step_bytes(manifest, batch=1, held=10) == WEIGHT_BYTES + 10 * CACHE_BYTES
     assert step_bytes(manifest, batch=3, held=10) == WEIGHT_BYTES + 30 * CACHE_BYTES
     assert step_bytes(with_weights(manifest, window=4), batch=1, held=10) == WEIGHT_BYTES + 4 * CACHE_BYTES
+
+
+def test_states_are_read_whole(tmp_path: Path) -> None:
+    """A row's states cost the same whatever it holds; a model without caches of keys and values has nothing else."""
+    for name, per_token in (("hybrid", 2 * 2 * 16 * 4), ("states only", 0)):
+        directory = tmp_path / name
+        directory.mkdir()
+        manifest = with_weights(write("onnx", name, directory).manifest)
+        states = manifest.cache.state_bytes
+        assert states > 0
+        assert step_bytes(manifest, batch=3, held=10) == WEIGHT_BYTES + 3 * (states + 10 * per_token)
 
 
 def test_cross_caches_are_read_whole(encoder_decoder: Path) -> None:

@@ -14,6 +14,8 @@ from kexport.runtime.contract.manifest import Certificate, Fusion, ParityCase, V
 from kexport.runtime.contract.manifest_io import read_manifest, write_manifest
 from kexport.runtime.engines.base import engine_targets
 
+from tests.targets.recurrent import write
+
 from .conftest import Run
 
 README = Path(__file__).parents[2] / "README.md"
@@ -56,7 +58,22 @@ def test_inspect_json_is_the_manifest_and_more(run: Run, told: Path) -> None:
     """`--json` gives the manifest's own keys, and the computed sizes."""
     document = json.loads(run("inspect", told, "--json").stdout)
     assert document["parity"]["cases"][0]["tokens_equal"] == 40
-    assert document["cache_bytes"] == {"per_token": 1000, "at_capacity": 64_000}
+    assert document["cache_bytes"] == {"per_token": 1000, "states": 0, "at_capacity": 64_000}
+
+
+def test_inspect_shows_states(run: Run, tmp_path: Path) -> None:
+    """States have a table of their own, with the shape of a row's; caches of keys and values stand beside it only where there are any."""
+    for name, caches in (("hybrid", True), ("states only", False)):
+        directory = tmp_path / name
+        directory.mkdir()
+        write_manifest(directory, write("onnx", name, directory).manifest)
+        shown = run("inspect", directory)
+        assert shown.exit_code == 0
+        assert ("Caches" in shown.stdout) == caches
+        for text in ("States", "recurrent", "[2, 8, 4]", "whatever its length", "delta rule, parallel over a chunk"):
+            assert text in shown.stdout, (name, text)
+    document = json.loads(run("inspect", tmp_path / "states only", "--json").stdout)
+    assert document["cache_bytes"] == {"per_token": 0, "states": 2 * 4 * (32 + 2 * 8 * 4), "at_capacity": 2 * 4 * (32 + 2 * 8 * 4)}
 
 
 def test_inspect_prints_what_it_is_given_as_text(run: Run, decoder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,16 @@ _SPARSE = {"num_experts": EXPERTS, "num_experts_per_tok": 2, "moe_intermediate_s
            "router_aux_loss_coef": 0.001, "output_router_logits": False}  # fmt: skip
 _SOFTCAPS = {"final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0, "query_pre_attn_scalar": HEAD}
 _LOCAL_GLOBAL = ["sliding_attention", "full_attention"]
+_GEMMA_STACK = {
+    "layer_types": _LOCAL_GLOBAL, "sliding_window": 8, "dropout_rate": 0.0, "attention_bias": False, "attention_dropout": 0.0, "initializer_range": 0.02,
+    "hidden_activation": "gelu_pytorch_tanh", "rope_scaling": {"factor": 8.0},
+}  # fmt: skip
+LINEAR_KEYS, LINEAR_VALUES, LINEAR_HEAD, KERNEL = 2, 4, 8, 4  # heads of Qwen 3.5's linear attention
+_HYBRID = {
+    "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": LINEAR_KEYS, "linear_num_value_heads": LINEAR_VALUES,
+    "linear_key_head_dim": LINEAR_HEAD, "linear_value_head_dim": LINEAR_HEAD, "linear_conv_kernel_dim": KERNEL,
+    "rope_parameters": {"rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+}  # fmt: skip
 
 
 def _architecture(name: str, *parts: Config) -> Config:
@@ -46,6 +56,9 @@ CONFIGS: dict[str, Config] = {
     "gemma": _architecture("GemmaForCausalLM"),
     "gemma2": _architecture("Gemma2ForCausalLM", _SOFTCAPS, {"sliding_window": 8}),
     "gemma3_text": _architecture("Gemma3ForCausalLM", _SOFTCAPS, {"sliding_window": 8, "layer_types": _LOCAL_GLOBAL, "rope_parameters": None}),
+    "gemma4_text": _architecture("Gemma4ForCausalLM", {
+        "sliding_window": 8, "layer_types": _LOCAL_GLOBAL, "global_head_dim": HEAD, "hidden_size_per_layer_input": 0,
+        "rope_parameters": {"full_attention": {"rope_theta": 10000.0, "partial_rotary_factor": 0.5}, "sliding_attention": {"rope_theta": 10000.0}}}),
     "gpt2": {"architectures": ["GPT2LMHeadModel"], "vocab_size": VOCABULARY, "n_layer": LAYERS, "n_head": HEADS, "n_embd": HIDDEN, "resid_pdrop": 0.1,
              "n_positions": POSITIONS},
     "gpt_oss": _architecture("GptOssForCausalLM", {"num_local_experts": EXPERTS, "num_experts_per_tok": 2, "sliding_window": 8, "intermediate_size": HIDDEN,
@@ -59,14 +72,25 @@ CONFIGS: dict[str, Config] = {
     "qwen2_moe": _architecture("Qwen2MoeForCausalLM", _NARROW, _WINDOWS, _SPARSE, {"shared_expert_intermediate_size": EXPERT_INNER}),
     "qwen3": _architecture("Qwen3ForCausalLM", _WINDOWS),
     "qwen3_moe": _architecture("Qwen3MoeForCausalLM", _WINDOWS, _SPARSE),
+    "qwen3_5": _architecture("Qwen3_5ForCausalLM", _HYBRID),
+    "qwen3_5_moe": _architecture("Qwen3_5MoeForCausalLM", _HYBRID, _SPARSE, {"shared_expert_intermediate_size": EXPERT_INNER}),
     "smollm3": _architecture("SmolLM3ForCausalLM", _NARROW, {
         "attention_bias": False, "attention_dropout": 0.0, "no_rope_layers": [1, 0], "layer_types": ["full_attention"] * LAYERS, "mlp_bias": False,
         "max_position_embeddings": POSITIONS}),
+    "t5gemma": {"architectures": ["T5GemmaForConditionalGeneration"], "tie_word_embeddings": True, "encoder": {**_SIZES, **_SOFTCAPS, **_GEMMA_STACK},
+                "decoder": {**_SIZES, **_SOFTCAPS, **_GEMMA_STACK}},
+    "t5gemma2": {"architectures": ["T5Gemma2ForConditionalGeneration"], "eoi_token_index": 5, "encoder": {"text_config": {**_SIZES, **_SOFTCAPS, **_GEMMA_STACK}},
+                 "decoder": {**_SIZES, **_SOFTCAPS, **_GEMMA_STACK}},
 }  # fmt: skip
 
 
 def _queries(config: Config) -> int:
     return int(config["num_attention_heads"]) * int(config["head_dim"])
+
+
+def _gated_queries(config: Config) -> int:
+    """Qwen 3.5's queries bring a gate along."""
+    return _queries(config) * (2 if "linear_num_key_heads" in config else 1)
 
 
 def _keys(config: Config) -> int:
@@ -101,13 +125,23 @@ _SHAPES: dict[str, Shape] = {
     r"shared_expert_gate\.weight": lambda c: (1, HIDDEN),
     r"(gate|up)_proj\.weight": lambda c: (INNER, HIDDEN),
     r"down_proj\.weight": lambda c: (HIDDEN, INNER),
-    r"q_proj\.weight": lambda c: (_queries(c), HIDDEN),
+    r"q_proj\.weight": lambda c: (_gated_queries(c), HIDDEN),
     r"[kv]_proj\.weight": lambda c: (_keys(c), HIDDEN),
     r"o_proj\.weight": lambda c: (HIDDEN, _queries(c)),
     r"q_proj\.bias": lambda c: (_queries(c),),
     r"[kv]_proj\.bias": lambda c: (_keys(c),),
     r"[qk]_norm\.weight": lambda c: (int(c["head_dim"]),),
     r"sinks": lambda c: (HEADS,),
+    r"in_proj_qkv\.weight": lambda c: ((2 * LINEAR_KEYS + LINEAR_VALUES) * LINEAR_HEAD, HIDDEN),
+    r"in_proj_z\.weight": lambda c: (LINEAR_VALUES * LINEAR_HEAD, HIDDEN),
+    r"in_proj_[ab]\.weight": lambda c: (LINEAR_VALUES, HIDDEN),
+    r"conv1d\.weight": lambda c: ((2 * LINEAR_KEYS + LINEAR_VALUES) * LINEAR_HEAD, 1, KERNEL),
+    r"(dt_bias|A_log)": lambda c: (LINEAR_VALUES,),
+    r"linear_attn\.norm\.weight": lambda c: (LINEAR_HEAD,),
+    r"linear_attn\.out_proj\.weight": lambda c: (HIDDEN, LINEAR_VALUES * LINEAR_HEAD),
+    r"experts\.gate_up_proj": lambda c: (EXPERTS, 2 * EXPERT_INNER, HIDDEN),
+    r"experts\.down_proj": lambda c: (EXPERTS, HIDDEN, EXPERT_INNER),
+    r"layer_scalar": lambda c: (1,),
     r"fc1\.weight": lambda c: (INNER, HIDDEN),
     r"fc1\.bias": lambda c: (INNER,),
     r"fc2\.weight": lambda c: (HIDDEN, INNER),
@@ -120,6 +154,8 @@ _BYTES = r"_(blocks|scales)$"  # GPT-OSS's packed numbers and their exponents
 
 class _NamesOnly:
     """Stands in for KerasHub's reader of tensors: gives zeros and notes what was asked for."""
+
+    safetensor_config = None  # a single file
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -145,10 +181,10 @@ def write_checkpoint(model_type: str, folder: Path, dtype: str = "float32", spre
 
     config: Config = {"model_type": model_type, **CONFIGS[model_type]}
     if model_type == "bart":
-        config |= {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": HIDDEN // HEADS}
+        config |= {"num_attention_heads": HEADS, "num_key_value_heads": HEADS, "head_dim": HIDDEN // HEADS}  # for _SHAPES
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    names = _NamesOnly(config)
+    names = _NamesOnly({**_SIZES, **config})
     loader = get_preset_loader(str(folder))
     loader.converter.convert_weights(Backbone.from_preset(str(folder), load_weights=False), names, config)
     generator = np.random.default_rng(len(model_type))

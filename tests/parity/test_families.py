@@ -9,6 +9,7 @@ from kexport import targets
 from kexport.converter.conversion import convert_all
 from kexport.converter.families import FAMILIES
 
+from tests.parity.support import check_cell
 from tests.seed_models import MODELS
 from tests.zoo import ZOO
 
@@ -34,7 +35,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.parametrize("target", targets.known())
 @pytest.mark.parametrize("name", list(ZOO))
 def test_every_variant_is_proven(name: str, target: str, outcomes: Any) -> None:
-    """All tokens equal to KerasHub's generate(), no near tie, no warning, and each layer's attention in the graph as attention."""
+    """All tokens equal to KerasHub's generate(), no near tie, no warning, each layer's attention in the graph as attention, fused where the target can;
+    the page of support says the same."""
     outcome = outcomes(name)[target]
     assert outcome.error is None
     manifest = outcome.artifact.manifest
@@ -44,6 +46,7 @@ def test_every_variant_is_proven(name: str, target: str, outcomes: Any) -> None:
     long = [row for case in parity.cases for row in case.expected if len(row) == CAPACITY]
     assert long and min(len(set(row[-30:])) for row in long) >= LEAST_DISTINCT
     assert len(manifest.fusions) == ZOO[name].layers
+    check_cell(name, ZOO[name].family, manifest)
 
 
 def test_the_list_says_what_is_tested() -> None:

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.manifest import Packer, PieceDecoder
+from kexport.runtime.longest_match import LongestMatch
 from kexport.runtime.streaming import text_stream
 from kexport.runtime.tokenizer import Tokenizer, _decoder_types
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import decoders, models
 
-from . import byte_tokenizer
+from . import byte_tokenizer, longest_match_vocabulary
 
 SPECIAL = ["<unk>", "<s>", "</s>"]
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
@@ -44,6 +45,37 @@ class CountingCodec:
 
     def piece(self, identifier: int) -> str:
         return self._library.id_to_token(identifier) or ""
+
+
+class CountingBytes:
+    """A vocabulary of byte strings as a codec; counts the ids it decodes."""
+
+    decoder_types: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self._tokens = dict(enumerate(longest_match_vocabulary.TOKENS, start=longest_match_vocabulary.FIRST_ID))
+        self._matcher = LongestMatch(self._tokens)
+        self.decoded = 0
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._matcher.encode(text.encode()) for text in texts]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+
+    def piece(self, identifier: int) -> str:
+        return self.token_bytes(identifier).decode("utf-8", errors="replace")
+
+    def token_bytes(self, identifier: int) -> bytes:
+        self.decoded += 1
+        return self._tokens.get(identifier, b"")
+
+
+def make_bytes() -> Tokenizer:
+    """The runtime's tokenizer around a vocabulary of byte strings."""
+    size = len(longest_match_vocabulary.TOKENS) + longest_match_vocabulary.FIRST_ID
+    record = manifest.Tokenizer(kind="longest_match", file="x", vocabulary_size=size, packers={"prompt": Packer()}, stripped_ids=(0,))
+    return Tokenizer(record, CountingBytes())
 
 
 def make(library: LibraryTokenizer, rules: PieceDecoder | None = None, stripped: tuple[int, ...] = (1, 2)) -> Tokenizer:
@@ -82,12 +114,14 @@ KINDS: dict[str, Any] = {
     "llama file": lambda: make(pieces_library(spm_decoder(strip=True))),
     "gemma file": lambda: make(pieces_library(spm_decoder(strip=False))),
     "metaspace file": lambda: make(pieces_library(decoders.Metaspace())),
+    "byte strings": make_bytes,
     "no decoder": lambda: make(pieces_library(None)),
     "rules keep": lambda: make(pieces_library(None), rules("keep")),
     "rules strip one": lambda: make(pieces_library(None), rules("strip-one")),
     "rules strip all": lambda: make(pieces_library(None), rules("strip-all")),
     "rules, controls not stripped": lambda: make(pieces_library(None), rules("strip-all"), stripped=()),
 }
+BYTE_KINDS = ("byte-level", "byte strings")
 TOKENIZERS = {name: build() for name, build in KINDS.items()}
 
 
@@ -114,12 +148,14 @@ def test_pieces_are_the_text(name: str, data: st.DataObject) -> None:
     assert stream.feed(ids[:cut]) + stream.feed(ids[cut:]) + stream.end() == expected
 
 
-@pytest.mark.parametrize("name", ["byte-level", "rules keep", "rules strip all"])
+@pytest.mark.parametrize("name", ["byte-level", "byte strings", "rules keep", "rules strip all"])
 def test_character_comes_when_it_is_whole(name: str) -> None:
     """A character of several bytes is not shown in parts, and not held back longer than needed."""
     tokenizer = TOKENIZERS[name]
     if name == "byte-level":
         ids = tokenizer.encode(["日本"])[0]
+    elif name == "byte strings":
+        ids = [longest_match_vocabulary.FIRST_ID + value for value in "日本".encode()]
     else:
         ids = [3 + value for value in "日本".encode()]
     assert pieces_of(tokenizer, ids) == ["", "", "日", "", "", "本", ""]
@@ -129,7 +165,7 @@ def test_character_comes_when_it_is_whole(name: str) -> None:
 def test_ordinary_ids_come_at_once(name: str) -> None:
     """Text that no later id can change is not held back."""
     tokenizer = TOKENIZERS[name]
-    ids = tokenizer.encode([" say a b"])[0] if name == "byte-level" else [PIECES.index(piece) for piece in ("▁the", "▁a", "b", "日")]
+    ids = tokenizer.encode([" say a b"])[0] if name in BYTE_KINDS else [PIECES.index(piece) for piece in ("▁the", "▁a", "b", "日")]
     stream = text_stream(tokenizer)
     shown = ""
     for count, identifier in enumerate(ids, start=1):

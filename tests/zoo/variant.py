@@ -12,7 +12,8 @@ VOCABULARY = 96
 
 @dataclass(frozen=True)
 class Variant:
-    """A configuration of a family's backbone. `prefix` and `task` name the stock classes; `spread`: the standard deviation of matrices."""
+    """A configuration of a family's backbone. `prefix` and `task` name the stock classes; `spread`: the standard deviation of matrices. `scores`: whether
+    the original's uncached forward may be captured."""
 
     family: str
     prefix: str
@@ -20,6 +21,7 @@ class Variant:
     spread: float = 0.4
     seed: int = 0
     task: str = "CausalLM"
+    scores: bool = True
 
     @property
     def layers(self) -> int:

@@ -26,13 +26,18 @@ def _of_numbers(function: Callable[[int, int], int]) -> Callable[[Dim, Dim], Dim
     return lambda left, right: function(left, right) if isinstance(left, int) and isinstance(right, int) else None
 
 
+def _of_equals(function: Callable[[int, int], int]) -> Callable[[Dim, Dim], Dim | None]:
+    """A maximum or minimum, which of one dim and itself is that dim."""
+    return lambda left, right: left if left == right else _of_numbers(function)(left, right)
+
+
 SIZE_ARITHMETIC: dict[str, Callable[[Dim, Dim], Dim | None]] = {
     "Mul": _multiply,
     "FloorDiv": quotient,
     "AddV2": _of_numbers(lambda a, b: a + b),
     "Sub": _of_numbers(lambda a, b: a - b),
-    "Maximum": _of_numbers(max),
-    "Minimum": _of_numbers(min),
+    "Maximum": _of_equals(max),
+    "Minimum": _of_equals(min),
 }
 
 
@@ -117,3 +122,11 @@ def complementary_error_function(importer: Importer, op: tf.Operation) -> None:
     erf = importer.node("erf", [importer.value(op.inputs[0])])
     one = importer.graph.add_constant(np.ones((), graph_dtype(op.outputs[0].dtype)))
     importer.set(op.outputs[0], importer.node("sub", [one, erf]))
+
+
+@imports("Erfinv")
+def inverse_error_function(importer: Importer, op: tf.Operation) -> None:
+    """Of known numbers only, by TensorFlow itself: models ask for a quantile of the normal distribution, which is a number of their config."""
+    numbers = importer.computed_constant(op, 0)
+    with tf.init_scope():
+        importer.set(op.outputs[0], Constant(np.asarray(tf.math.erfinv(numbers))))

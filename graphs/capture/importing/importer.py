@@ -25,8 +25,10 @@ from kexport.graphs.capture.names import ParameterNames
 from kexport.graphs.capture.slots import find_cache
 from kexport.graphs.capture.trace import Marker, Trace
 from kexport.graphs.dims import Dim, Shape
+from kexport.graphs.interpreter import run
 from kexport.graphs.ir import ABSENT, Graph, Slot
 from kexport.graphs.ops.attention import KEY, VALUE
+from kexport.graphs.passes.subgraph import ancestors, cut_out
 from kexport.graphs.weights import Parameter, Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from numpy.typing import NDArray
@@ -155,6 +157,21 @@ class Importer:
         if array is None:
             raise self.refuse(op, f"its input {index} is not constant")
         return array
+
+    def computed_constant(self, op: tf.Operation, index: int) -> NDArray[Any]:
+        """The numbers of input `index`, worked out where nodes of the graph compute them from constants alone.
+
+        Raises:
+            UnsupportedError: they depend on something else.
+        """
+        known = self.constant(op.inputs[index])
+        if known is not None:
+            return known
+        name = self.value(op.inputs[index])
+        nodes, leaves = ancestors(self.graph, [name])
+        if leaves or any("slot" in node.attrs for node in nodes):
+            raise self.refuse(op, f"its input {index} is not constant")
+        return np.asarray(run(cut_out(self.graph, [name]), {})[name])
 
     def is_computed_shape(self, tensor: tf.Tensor) -> bool:
         """Whether `tensor` is a shape with entries that are not dims."""

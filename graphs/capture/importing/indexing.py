@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from kexport.graphs.capture.importing.importer import CacheValue, Constant, Importer, Sizes, WeightValue, imports
+from kexport.graphs.capture.importing.importer import CacheValue, Constant, Importer, Sizes, WeightValue, graph_dtype, imports
 from kexport.graphs.capture.importing.layout import packed_parts, reshape_value
 from kexport.graphs.dims import Dim, Shape
 
@@ -143,7 +143,8 @@ def gather(importer: Importer, op: tf.Operation) -> None:
     source, indices = op.inputs[0], op.inputs[1]
     axis = int(importer.needed_constant(op, 2))
     if op.get_attr("batch_dims"):
-        raise importer.refuse(op, "batched gather")
+        importer.set(op.outputs[0], _gather_in_rows(importer, op, axis))
+        return
     imported = importer.get(source)
     if isinstance(imported, Sizes):
         chosen = importer.needed_constant(op, 1)
@@ -153,3 +154,17 @@ def gather(importer: Importer, op: tf.Operation) -> None:
     else:
         axis %= len(importer.shape(source))
         importer.set(op.outputs[0], importer.node("gather", [importer.value(source), importer.value(indices)], axis=axis))
+
+
+def _gather_in_rows(importer: Importer, op: tf.Operation, axis: int) -> str:
+    """Each row's own entries, x[..., indices[..., k]] over a last axis of fixed size: y[..., k] = sum over n of x[..., n] where n is the index, else 0.
+    The sum has one term that is not zero, so it is exact; this is how the experts that a router chose are looked up."""
+    shape, chosen = importer.shape(op.inputs[0]), importer.shape(op.inputs[1])
+    last = len(shape) - 1
+    if not axis == op.get_attr("batch_dims") == last == len(chosen) - 1 or not isinstance(shape[last], int):
+        raise importer.refuse(op, "a batched gather other than along a last axis of fixed size")
+    indices = importer.node("reshape", [importer.node("cast", [importer.value(op.inputs[1])], dtype="int32")], shape=(*chosen, 1))
+    there = importer.node("eq", [indices, importer.graph.add_constant(np.arange(int(shape[last]), dtype=np.int32))])
+    x = importer.node("reshape", [importer.value(op.inputs[0])], shape=(*shape[:last], 1, shape[last]))
+    nothing = importer.graph.add_constant(np.zeros((), graph_dtype(op.outputs[0].dtype)))
+    return importer.node("reduce_sum", [importer.node("where", [there, x, nothing])], axes=(last + 1,))

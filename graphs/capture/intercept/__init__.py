@@ -17,11 +17,16 @@ Installer = Callable[[Trace, Patches], None]
 INTERCEPTORS: dict[str, Installer] = {}
 
 
-def interceptor(name: str) -> Callable[[Installer], Installer]:
-    """Register an installer under a name (the intrinsic it finds)."""
+_INNERMOST: set[str] = set()
+
+
+def interceptor(name: str, *, innermost: bool = False) -> Callable[[Installer], Installer]:
+    """Register an installer under a name (the intrinsic it finds). `innermost`: what it puts in place is stock code to the others, which replace it in turn."""
 
     def register(installer: Installer) -> Installer:
         INTERCEPTORS[name] = installer
+        if innermost:
+            _INNERMOST.add(name)
         return installer
 
     return register
@@ -31,9 +36,9 @@ def interceptor(name: str) -> Callable[[Installer], Installer]:
 def intercepting(trace: Trace, *, without: frozenset[str] = frozenset()) -> Iterator[None]:
     """Everything intercepted inside, everything restored after, errors included. `without` leaves some as plain ops."""
     with Patches() as patches:
-        for name, install in INTERCEPTORS.items():
+        for name in sorted(INTERCEPTORS, key=lambda name: name not in _INNERMOST):
             if name not in without:
-                install(trace, patches)
+                INTERCEPTORS[name](trace, patches)
         yield
 
 

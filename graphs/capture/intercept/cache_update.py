@@ -1,4 +1,7 @@
-"""slice_update on a cache -> cache_write. The write position is the trace's positions, so rows may have their own."""
+"""slice_update on a cache -> cache_write. The write position is the trace's positions, so rows may have their own.
+
+What is written is [batch, length, heads, dim]; a cache that keeps its heads first is marked, and read on, with these axes exchanged.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import core
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
-from kexport.graphs.capture.slots import find_cache
+from kexport.graphs.capture.slots import LENGTH_AND_HEADS_SWAPPED, find_cache
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
+LENGTH_AXIS = 1
 
 @interceptor("cache_write")
 def install(trace: Trace, patches: Patches) -> None:
@@ -20,16 +24,19 @@ def install(trace: Trace, patches: Patches) -> None:
         view = find_cache(trace, inputs) if is_symbolic(inputs) and not trace.inside_marker else None
         if view is None:
             return stock(inputs, start_indices, updates)
-        axis = next((i for i, start in enumerate(start_indices) if tf.is_tensor(start)), 1)
-        update = tf.cast(updates, inputs.dtype)
+        axis = next((i for i, start in enumerate(start_indices) if tf.is_tensor(start)), LENGTH_AXIS)
+
+        def length_first(x: tf.Tensor) -> tf.Tensor:
+            return x if axis == LENGTH_AXIS else tf.transpose(x, LENGTH_AND_HEADS_SWAPPED)
 
         def body(cache: tf.Tensor, index: tf.Tensor, new: tf.Tensor) -> Any:
             starts: list[Any] = [0] * len(cache.shape)
             starts[axis] = index
-            return stock(cache, starts, new)
+            return length_first(stock(cache, starts, length_first(new)))
 
-        positions = trace.token_positions(start_indices[axis], tf.shape(update)[axis])
-        return trace.mark(
+        update = length_first(tf.cast(updates, inputs.dtype))
+        positions = trace.token_positions(start_indices[axis], tf.shape(update)[LENGTH_AXIS])
+        written = trace.mark(
             "cache_write",
             body,
             [inputs, tf.cast(start_indices[axis], tf.int32), update],
@@ -37,5 +44,6 @@ def install(trace: Trace, patches: Patches) -> None:
             slot=view.slot,
             part=view.part,
         )
+        return length_first(written)
 
     patches.replace(core, "slice_update", slice_update)

@@ -23,19 +23,31 @@ LOWEST = {"float16": -65504.0, "bfloat16": -3e38, "float32": float(np.finfo(np.f
 @decomposes("attention")
 def attention(node: Node, emit: Emit) -> str:
     """See the module, and kexport.graphs.ops.attention for the formula."""
+    keys, values = keys_and_values(emit)
+    mixed = weighted(emit, _weights(emit, finished(emit, dot_products(emit, keys))), values)
+    return emit("transpose", mixed, permutation=HEADS_FIRST)
+
+
+def dot_products(emit: Emit, keys: str) -> str:
+    """Of the query and keys [batch, total, kv_heads, dim]: [batch, heads, sequence, total]."""
     query = emit.input(QUERY)
-    keys, values = _keys_and_values(emit)
-    batch, sequence, heads, _ = emit.type_of(query).shape
-    _, total, kv_heads, value_dim = emit.type_of(values).shape
+    batch, sequence, heads, dim = emit.type_of(query).shape
+    _, total, kv_heads, _ = emit.type_of(keys).shape
     rows = product((sequence, int(heads) // int(kv_heads)))
-    grouped = emit.reshape(emit("transpose", query, permutation=HEADS_FIRST), batch, kv_heads, rows, emit.type_of(query).shape[3])
-    products = emit("matmul", grouped, emit("transpose", keys, permutation=KEYS_LAST))
-    weights = _weights(emit, _finished(emit, emit.reshape(products, batch, heads, sequence, total)))
+    grouped = emit.reshape(emit("transpose", query, permutation=HEADS_FIRST), batch, kv_heads, rows, dim)
+    return emit.reshape(emit("matmul", grouped, emit("transpose", keys, permutation=KEYS_LAST)), batch, heads, sequence, total)
+
+
+def weighted(emit: Emit, weights: str, values: str) -> str:
+    """The sums of values [batch, total, kv_heads, dim] by weights [batch, heads, sequence, total]: [batch, heads, sequence, dim]."""
+    batch, heads, sequence, total = emit.type_of(weights).shape
+    _, _, kv_heads, value_dim = emit.type_of(values).shape
+    rows = product((sequence, int(heads) // int(kv_heads)))
     mixed = emit("matmul", emit.reshape(weights, batch, kv_heads, rows, total), emit("transpose", values, permutation=HEADS_FIRST))
-    return emit("transpose", emit.reshape(mixed, batch, heads, sequence, value_dim), permutation=HEADS_FIRST)
+    return emit.reshape(mixed, batch, heads, sequence, value_dim)
 
 
-def _keys_and_values(emit: Emit) -> tuple[str, str]:
+def keys_and_values(emit: Emit) -> tuple[str, str]:
     """[batch, total, kv_heads, dim] each, in the query's dtype."""
     slot, dtype = emit.attr("slot"), emit.type_of(emit.input(QUERY)).dtype
     if not slot:
@@ -48,14 +60,19 @@ def _keys_and_values(emit: Emit) -> tuple[str, str]:
     return emit.cast(parts[0], dtype), emit.cast(parts[1], dtype)
 
 
-def _finished(emit: Emit, products: str) -> str:
-    """Dot products [batch, heads, sequence, keys] scaled, capped and biased."""
-    type_ = emit.type_of(products)
+def capped(emit: Emit, products: str) -> str:
+    """Dot products scaled and capped."""
     logits = emit("mul", products, emit.number(emit.attr("scale"), products))
     softcap = emit.attr("softcap")
-    if softcap:
-        cap = emit.number(softcap, logits)
-        logits = emit("mul", emit("tanh", emit("div", logits, cap)), cap)
+    if not softcap:
+        return logits
+    cap = emit.number(softcap, logits)
+    return emit("mul", emit("tanh", emit("div", logits, cap)), cap)
+
+
+def finished(emit: Emit, products: str) -> str:
+    """Dot products [batch, heads, sequence, keys] scaled, capped and biased."""
+    type_, logits = emit.type_of(products), capped(emit, products)
     if slopes := emit.input(SLOPES):
         by_head = emit.reshape(emit.cast(slopes, type_.dtype), 1, type_.shape[1], 1, 1)
         logits = emit("add", logits, emit("mul", by_head, emit("range", size=type_.shape[KEY_AXIS], dtype=type_.dtype)))
@@ -64,7 +81,7 @@ def _finished(emit: Emit, products: str) -> str:
     return logits
 
 
-def _visible(emit: Emit, logits: str) -> str:
+def visible_keys(emit: Emit, logits: str) -> str:
     """bool, broadcasts to [batch, heads, sequence, keys]; `""` where everything is visible."""
     _, _, sequence, total = emit.type_of(logits).shape
     parts: list[str] = []
@@ -88,7 +105,7 @@ def _visible(emit: Emit, logits: str) -> str:
 
 def _weights(emit: Emit, logits: str) -> str:
     """The share of each key: a softmax over the visible ones, the sinks counted in the sum."""
-    visible, sinks = _visible(emit, logits), emit.input(SINKS)
+    visible, sinks = visible_keys(emit, logits), emit.input(SINKS)
     type_ = emit.type_of(logits)
     shown = emit("where", visible, logits, emit.number(LOWEST[type_.dtype], logits)) if visible else logits
     if not sinks and (not visible or _always_sees_a_key(emit)):

@@ -15,6 +15,7 @@ from kexport.targets.onnx import attention_gqa, attention_mha, attention_plain
 from kexport.targets.onnx.attention import Request, read
 from kexport.targets.onnx.builder import Builder
 from kexport.targets.onnx.lowering import lowers
+from kexport.targets.onnx.unfusable import unfusable
 
 Refuse = Callable[[Builder, Request], str]
 Render = Callable[[Builder, Request], str]
@@ -27,13 +28,15 @@ PLAIN_FORM = "MatMul-Softmax-MatMul"
 
 @lowers("attention")
 def lower(node: Node, b: Builder) -> None:
-    """Render by the first form that does not refuse."""
+    """Render by the first form that does not refuse, plainly where onnxruntime has none."""
     request, refusals = read(node, b), []
-    for form, refuse, render in FUSED:
+    hopeless = unfusable(request)
+    for form, refuse, render in () if hopeless else FUSED:
         why_not = refuse(b, request)
         if not why_not:
             b.fusions.append(Fusion(layer=request.layer, form=form, fused=True, reason=render(b, request)))
             return
         refusals.append(f"{form}: {why_not}")
     attention_plain.render(b, request)
-    b.fusions.append(Fusion(layer=request.layer, form=PLAIN_FORM, fused=False, reason="; ".join(refusals)))
+    reason = hopeless or "; ".join(refusals)
+    b.fusions.append(Fusion(layer=request.layer, form=PLAIN_FORM, fused=False, reason=reason, fusable=not hopeless))

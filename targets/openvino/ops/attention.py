@@ -24,9 +24,10 @@ from kexport.targets.openvino.attention import (
     read,
     slot_part,
 )  # fmt: skip
-from kexport.targets.openvino.attention_forms import operator, plain, refuse_operator
+from kexport.targets.openvino.attention_forms import operator, plain
 from kexport.targets.openvino.builder import Builder, Output
 from kexport.targets.openvino.lowering import lowers
+from kexport.targets.openvino.unfusable import refuse_operator, unfusable
 
 OPERATOR_FORM = "ScaledDotProductAttention"
 PLAIN_FORM = "MatMul-Softmax-MatMul"
@@ -43,10 +44,9 @@ def lower(node: Node, b: Builder) -> None:
     if own and by_index:
         keys, values = in_text_order(b, keys), in_text_order(b, values)
     mask = position_mask(b, r) if by_index else index_mask(b, r)
-    refusal = refuse_operator(r)
-    made = (plain if refusal else operator)(b, r, b.heads_first(r.input(QUERY)), keys, values, mask)
+    made = (plain if refuse_operator(r) else operator)(b, r, b.heads_first(r.input(QUERY)), keys, values, mask)
     b.set_heads_first(node.output, made)
-    b.fusions.append(_record(r, own, by_index, refusal))
+    b.fusions.append(_record(r, by_index))
 
 
 def _why_not_by_index(b: Builder, r: Request) -> str:
@@ -76,18 +76,17 @@ def _keys_and_values(b: Builder, r: Request) -> tuple[Output, Output]:
     return append(b, r.slot_name, 0, new_keys), append(b, r.slot_name, 1, new_values)
 
 
-def _record(r: Request, own: bool, by_index: str, refusal: str) -> Fusion:
-    if refusal:
-        return Fusion(layer=r.layer, form=PLAIN_FORM, fused=False, reason=refusal)
-    if not own:
-        reason = "the plugin takes it apart over a cross cache" if r.slot else "without a cache"
-        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=r.slot is None, reason=reason)
+def _record(r: Request, by_index: str) -> Fusion:
+    hopeless = unfusable(r)
+    form = PLAIN_FORM if refuse_operator(r) else OPERATOR_FORM
+    if hopeless:
+        return Fusion(layer=r.layer, form=form, fused=False, reason=hopeless, fusable=False)
+    if r.slot is None:
+        return Fusion(layer=r.layer, form=form, fused=True, reason="without a cache")
     if by_index:
-        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=False, reason=f"not fused with the cache: {by_index}")
-    if not r.write:
-        return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=False, reason="it reads the cache of another layer")
+        return Fusion(layer=r.layer, form=form, fused=False, reason=f"not fused with the cache: {by_index}")
     remarks = ["fused with the cache"]
     remarks += [f"window of {r.window}"] if r.window else []
     remarks += ["slopes"] if r.input(SLOPES) else []
     remarks += [NOT_PAGED] if r.input(SLOPES) and r.window else []
-    return Fusion(layer=r.layer, form=OPERATOR_FORM, fused=True, reason=", ".join(remarks))
+    return Fusion(layer=r.layer, form=form, fused=True, reason=", ".join(remarks))

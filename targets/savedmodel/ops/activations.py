@@ -8,19 +8,23 @@ import tensorflow as tf
 from kexport.graphs.ir import Node
 from kexport.graphs.ops import attribute
 from kexport.graphs.ops.activations import CUBIC
-from kexport.targets.savedmodel.builder import Builder, number
+from kexport.targets.savedmodel.builder import Builder, Tensor, number
 from kexport.targets.savedmodel.lowering import lowers
 
 
 @lowers("gelu")
 def lower_gelu(node: Node, b: Builder) -> None:
+    """Exact or by tanh."""
+    b.set(node.output, gelu(b.value(node.input(0)), approximate=bool(attribute(node, "approximate"))))
+
+
+def gelu(x: Tensor, *, approximate: bool) -> Tensor:
     """0.5 x (1 + erf(x / sqrt 2)), or its approximation by tanh."""
-    x = b.value(node.input(0))
-    if attribute(node, "approximate"):
+    if approximate:
         inner = tf.tanh(number(math.sqrt(2 / math.pi), x) * (x + number(CUBIC, x) * (x * x * x)))
     else:
         inner = tf.math.erf(x * number(math.sqrt(0.5), x))
-    b.set(node.output, number(0.5, x) * x * (number(1, x) + inner))
+    return number(0.5, x) * x * (number(1, x) + inner)
 
 
 @lowers("silu")

@@ -53,7 +53,17 @@ def test_score_is_the_plain_forward(name: str, task_of: Callable[[str], Any]) ->
     assert not graph.slots
 
 
-@pytest.mark.parametrize("name", list(ZOO))
+@pytest.mark.parametrize("name", [name for name in ZOO if not ZOO[name].scores])
+def test_a_forward_that_is_no_reference_is_refused(name: str) -> None:
+    """Instead of a graph that is proven equal to something that nobody wants."""
+    from kexport.graphs.capture.forward import capture_forward
+    from kexport.runtime.contract.errors import UnsupportedError
+
+    with pytest.raises(UnsupportedError, match="KX381"):
+        capture_forward(ZOO[name].stock(), "score")
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name].scores])
 def test_score_of_every_family(name: str) -> None:
     """With every layer's attention recognised, windows included, and in the form the targets take."""
     from kexport.graphs.capture.forward import capture_forward, whole_rows

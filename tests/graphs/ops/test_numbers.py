@@ -11,6 +11,7 @@ from kexport.graphs.dims import evaluate as size_of
 from kexport.graphs.interpreter import new_caches, run
 from kexport.graphs.ir import Graph, Slot
 from kexport.graphs.ops import OPS
+from kexport.graphs.ops.joint_attention import INPUTS as JOINT_INPUTS
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
 POSITIVE = np.abs(X) + np.float32(0.1)
@@ -313,6 +314,43 @@ def test_attention_over_a_written_slot(features: dict[str, Any]) -> None:
         got, by_hand(arrays["query"], keys, values, visible, scale=0.7, softcap=features.get("softcap"), **optional), rtol=1e-4, atol=1e-6
     )
     assert np.array_equal(caches["self.0"][0], keys) and np.array_equal(caches["self.0"][1], values)
+
+
+@pytest.mark.parametrize("softcap", [None, 1.5])
+@pytest.mark.parametrize("given", [False, True])
+def test_joint_attention_is_attention_over_both_sets_of_keys(given: bool, softcap: float | None) -> None:
+    """The decoder's keys by position, the encoder's by mask, one softmax over both; against loops in float64 over keys that are joined."""
+    generator = np.random.default_rng(4)
+
+    def normal(*shape: int) -> Any:
+        return generator.standard_normal(shape).astype(np.float32)
+
+    batch, sequence, heads, kv_heads, dim, total, encoder = 2, 2, 4, 2, 3, 6, 5
+    graph = Graph("test", slots={"self.0": Slot("self", kv_heads, dim, dim), "cross.0": Slot("cross", kv_heads, dim, dim)})
+    arrays = {
+        "query": normal(batch, sequence, heads, dim), "key": normal(batch, sequence, kv_heads, dim), "value": normal(batch, sequence, kv_heads, dim),
+        "positions": np.array([[1, 2], [3, 4]], np.int32), "cross_key": normal(batch, encoder, kv_heads, dim), "cross_value": normal(batch, encoder, kv_heads, dim),
+        "cross_bias": normal(1, heads, 1, encoder), "cross_mask": generator.random((batch, 1, 1, encoder)) < 0.6,
+    }  # fmt: skip
+    used = [name if name in arrays and (given or name not in ("cross_key", "cross_value")) else "" for name in (declared.rstrip("?") for declared in JOINT_INPUTS)]
+    for name in filter(None, used):
+        graph.add_input(name, arrays[name].dtype.name, arrays[name].shape)
+    attrs = {"cross_slot": None if given else "cross.0", "softcap": softcap}
+    graph.outputs["y"] = graph.add_node("joint_attention", used, scale=0.7, slot="self.0", write=True, causal=True, window=3, **attrs)
+    caches = new_caches(graph, batch, total)
+    for part in caches["self.0"]:
+        part[...] = generator.standard_normal(part.shape)
+    caches["cross.0"] = [arrays["cross_key"], arrays["cross_value"]]
+    got = run(graph, {name: arrays[name] for name in filter(None, used)}, None, caches)["y"]
+    keys, values = (np.concatenate([caches["self.0"][part], caches["cross.0"][part]], axis=1) for part in range(2))
+    bias = np.concatenate([np.zeros((1, heads, sequence, total)), np.repeat(arrays["cross_bias"], sequence, axis=2)], axis=3)
+
+    def visible(b: int, t: int, s: int) -> bool:
+        distance = arrays["positions"][b, t] - s
+        return bool(0 <= distance < 3 if s < total else arrays["cross_mask"][b, 0, 0, s - total])
+
+    expected = by_hand(arrays["query"], keys, values, visible, scale=0.7, softcap=softcap, slopes=None, bias=bias, sinks=None)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_delay_and_keep_last_look_back_over_the_call() -> None:

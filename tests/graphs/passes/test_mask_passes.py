@@ -1,4 +1,4 @@
-"""classify_masks, masks_from_positions, decide_conditions: case by case, refusals included; a second run changes nothing."""
+"""masks_from_bias, classify_masks, masks_from_positions, decide_conditions: case by case, refusals included; a second run changes nothing."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from kexport.graphs.ir import Graph, Slot
-from kexport.graphs.ops.attention import KEY_MASK, MASK
-from kexport.graphs.passes import ClassifyMasks, DecideConditions, MasksFromPositions, RemoveDeadCode
+from kexport.graphs.ops.attention import BIAS, KEY_MASK, MASK
+from kexport.graphs.passes import ClassifyMasks, DecideConditions, MasksFromBias, MasksFromPositions, RemoveDeadCode
 from kexport.graphs.passes.classify_masks import FAR_IF_SQUARE, START_INDEX
 
 from tests.graphs.helpers import applied, ops_of, parameter, same_outputs
@@ -329,3 +329,61 @@ def test_decide_5_a_window_wider_than_the_probes_is_kept() -> None:
 
     for condition in (near, over_whole_rows):
         assert applied(choice(condition), DecideConditions())[1].changes == 0
+
+
+# ---- masks_from_bias
+
+
+def adding(graph: Graph, visible: str, amount: float = -1e9, one: float = 1.0) -> str:
+    """(1 - cast(visible)) * amount, as stock code writes it."""
+    kept = graph.add_node("cast", [visible], dtype="float32")
+    return graph.add_node("mul", [graph.add_node("sub", [graph.add_constant(np.float32(one)), kept]), graph.add_constant(np.float32(amount))])
+
+
+def with_bias(make: Callable[[Graph, str, str], str]) -> Graph:
+    """Attention without a cache, and the bias that `make` gives of a padding mask and a local mask, both [.., keys]."""
+    graph = Graph("test")
+    heads = graph.add_input("x", "float32", ("batch", "sequence", 2, 4))
+    padding = graph.add_node("reshape", [graph.add_input("padding_mask", "bool", ("batch", "sequence"))], shape=("batch", 1, 1, "sequence"))
+    local = graph.add_input("local", "bool", (1, 1, "sequence", "sequence"))
+    bias = make(graph, padding, local)
+    graph.outputs["y"] = graph.add_node("attention", [heads, heads, heads, "", bias], scale=0.5)
+    return graph
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda graph, padding, local: adding(graph, padding),
+        lambda graph, padding, local: graph.add_node("add", [adding(graph, padding), adding(graph, local)]),
+        lambda graph, padding, local: graph.add_node("broadcast_to", [adding(graph, local)], shape=("batch", 1, "sequence", "sequence")),
+    ],
+    ids=["padding", "padding and local", "broadcast"],
+)
+def test_a_bias_that_only_hides_keys_is_a_mask(make: Callable[[Graph, str, str], str]) -> None:
+    """The mask hides the same keys, and the numbers stay."""
+    graph = with_bias(make)
+    after, result = applied(graph, MasksFromBias())
+    (node,) = after.of_op("attention")
+    assert result.changes == 1 and not node.input(BIAS) and after.type_of(node.input(MASK)).dtype == "bool"
+    generator = np.random.default_rng(0)
+    local = np.abs(np.subtract.outer(np.arange(5), np.arange(5))) < 2
+    feeds = {"x": generator.standard_normal((2, 5, 2, 4)).astype(np.float32), "padding_mask": np.ones((2, 5), bool), "local": local[None, None]}
+    feeds["padding_mask"][1, 4:] = False
+    same_outputs(graph, after, feeds, tolerance=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda graph, padding, local: adding(graph, padding, amount=-10.0),
+        lambda graph, padding, local: adding(graph, padding, one=0.5),
+        lambda graph, padding, local: graph.add_node("add", [adding(graph, padding), graph.add_input("more", "float32", (1, 2, "sequence", "sequence"))]),
+    ],
+    ids=["small number", "not from 1", "something else added"],
+)
+def test_other_biases_stay(make: Callable[[Graph, str, str], str]) -> None:
+    """What changes the logits of visible keys, or does not hide for good, is no mask."""
+    after, result = applied(with_bias(make), MasksFromBias())
+    (node,) = after.of_op("attention")
+    assert result.changes == 0 and node.input(BIAS)
