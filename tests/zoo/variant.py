@@ -13,7 +13,7 @@ VOCABULARY = 96
 @dataclass(frozen=True)
 class Variant:
     """A configuration of a family's backbone. `prefix` and `task` name the stock classes; `spread`: the standard deviation of matrices. `scores`: whether
-    the original's uncached forward may be captured."""
+    the original's uncached forward may be captured; `contradicts`: whether that gives other logits than the original's own loop."""
 
     family: str
     prefix: str
@@ -22,6 +22,7 @@ class Variant:
     seed: int = 0
     task: str = "CausalLM"
     scores: bool = True
+    contradicts: bool = False
 
     @property
     def layers(self) -> int:
