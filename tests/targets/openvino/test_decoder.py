@@ -46,6 +46,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "plain cache": {"plain_cache": True},
     "plain cache, everything": {"plain_cache": True, "windows": (3,), "softcap": 5.0, "sinks": True, "alibi": True, "mask": True},
     "logits of all positions": {"last_token": False},
+    "experts": {"experts": 6},
+    "experts of gpt-oss": {"experts": 6, "taken": 3, "experts_form": "gpt-oss", "sinks": True},
+    "experts of gemma": {"experts": 6, "taken": 1, "experts_form": "gelu"},
 }
 
 
