@@ -36,7 +36,11 @@ def test_every_layer_is_recognised(name: str) -> None:
     decompose(plain, keep=set(DECOMPOSITIONS) - {"experts"})
     assert not list(plain.of_op("experts"))
     numbers = np.random.default_rng(1)
-    feeds = {"token_ids": numbers.integers(1, 90, (2, TOKENS)).astype(np.int32), "positions": np.tile(np.arange(TOKENS, dtype=np.int32), (2, 1))}
+    feeds = {
+        "token_ids": numbers.integers(1, 90, (2, TOKENS)).astype(np.int32),
+        "positions": np.tile(np.arange(TOKENS, dtype=np.int32), (2, 1)),
+        "valid_lengths": np.full(2, TOKENS, np.int32),
+    }
     results = []
     for one in (graph, plain):
         given = {key: feeds[key] for key in one.inputs if key in feeds}
