@@ -47,6 +47,7 @@ def test_every_variant_is_proven(name: str, target: str, outcomes: Any) -> None:
     long = [row for case in parity.cases for row in case.expected if len(row) == CAPACITY]
     assert long and min(len(set(row[-30:])) for row in long) >= LEAST_DISTINCT
     assert len(manifest.fusions) == ZOO[name].layers
+    assert len(manifest.experts) == ZOO[name].mixtures
     check_cell(name, ZOO[name].family, manifest)
 
 

@@ -29,6 +29,11 @@ class Variant:
         """How many attention and recurrent layers the artifact records."""
         return int(self.config["num_layers"])
 
+    @property
+    def mixtures(self) -> int:
+        """How many mixtures of experts the artifact records: one a layer, or none."""
+        return int(self.config["num_layers"]) if self.config.get("num_experts") else 0
+
     def stock(self) -> Any:
         """The stock task as Keras initialises it, float32, without a preprocessor."""
         import keras_hub
