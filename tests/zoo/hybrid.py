@@ -15,5 +15,5 @@ VARIANTS = {
     "qwen3.5 moe": Variant(
         "qwen3_5_moe", "Qwen3_5Moe",
         {**_HYBRID, "moe_intermediate_dim": 24, "shared_expert_intermediate_size": 24, "num_experts": 4, "top_k": 2}, spread=0.2, seed=1, scores=False,
-    ),  # fmt: skip
+    ),
 }
