@@ -195,7 +195,7 @@ def test_the_reference_runs_prompts_with_images() -> None:
     graphs |= capture_image_graphs(task, graphs["extend"], make_options(target="onnx"))[0]
     record, weights = Images(height=16, width=16, tokens=GEMMA3_TOKENS), LiveWeights(task.variables)
     sizes = Sizes(vocabulary=VOCABULARY, capacity=48, encoder_capacity=0, parameters=1, seq2seq=False, forbidden=frozenset({0}))
-    (case, _), oracle = build_image_cases(sizes, record), LoadedOracle(task, 0, record)
+    (case, _), oracle = build_image_cases(sizes, record), LoadedOracle(task, 0, images=record)
     rows = oracle.generate(case)
     logits = oracle.logits(case, rows)
     for form in (graphs, {name: widened(graph) for name, graph in graphs.items()}):
