@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from kexport import targets
 from kexport.converter.artifact import Artifact, Outcome, Summary
-from kexport.converter.checks import check_finite
+from kexport.converter.checks import check_finite, check_fix
 from kexport.converter.forward import BACKBONE, capture_forwards, forward_signatures
 from kexport.converter.limits import Limits, choose_limits
 from kexport.converter.lora import LoraFile, read_lora_file
@@ -185,7 +185,8 @@ class _Conversion:
 
         graphs: dict[str, Graph] = {}
         if self.source.task != BACKBONE:
-            captured = capture(original.task, hidden_states="hidden_states" in (self.options.signatures or ()))
+            check_fix(original.task, wanted=self.options.upstream_fix)
+            captured = capture(original.task, hidden_states="hidden_states" in (self.options.signatures or ()), fixed=self.options.upstream_fix)
             graphs |= captured.graphs
             self.notes += captured.notes
         for graph in graphs.values():

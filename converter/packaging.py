@@ -59,7 +59,7 @@ def package(
         signatures=emitted.signatures,
         cache=limits.in_cache(emitted.cache),
         tokenizer=tokenizer,
-        generation=_generation(original.task, tokenizer, emitted, limits) if source.task != "backbone" else _no_generation(original.task),
+        generation=_generation(original.task, tokenizer, emitted, limits, fixed=options.upstream_fix) if source.task != "backbone" else _no_generation(original.task),
         memory=_memory(emitted, limits),
         adapters=adapter_records(original.adapter, emitted, directory),
         fusions=emitted.fusions,
@@ -151,7 +151,7 @@ def _carry_over(source: Source, directory: Path) -> None:
                 shutil.copyfile(folder / name, directory / name)
 
 
-def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted, limits: Limits) -> records.Generation:
+def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted, limits: Limits, *, fixed: bool) -> records.Generation:
     import tensorflow as tf
     from kexport.graphs.capture.semantics import semantics_of
 
@@ -164,8 +164,9 @@ def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted
         vocabulary_size=emitted.geometry.vocabulary_size,
         rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
         schedule=original.schedule,
-        prefill=original.prefill,
+        prefill="prompt" if fixed else original.prefill,
         prompt=original.prompt,
+        upstream_fix=original.fix or "" if fixed else "",
     )
 
 

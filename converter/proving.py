@@ -12,6 +12,7 @@ import msgspec
 from kexport.converter.original import Original
 from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference, rounding_explains
 from kexport.converter.parity.cases import Sizes
+from kexport.converter.parity.contradiction import contradictions
 from kexport.converter.parity.forward import Answer, ask_forward, judge_forward, run_forward
 from kexport.converter.parity.gate import Expected, ask_oracle, certificate_of, judge, run_artifact
 from kexport.converter.parity.hidden_states import ask_hidden_states
@@ -36,6 +37,7 @@ class Answers:
     pad: int
     parameters: int
     forward: list[Answer]
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -59,6 +61,7 @@ class Prover:
             self._answers = self._ask(manifest)
         answers = self._answers[adapter]
         certificate = self._prove_generation(manifest, directory, answers, adapter)
+        certificate = msgspec.structs.replace(certificate, warnings=(*answers.warnings, *certificate.warnings))
         if not answers.forward:
             return certificate
         outputs = run_forward(directory, answers.forward, low_memory=self.depth == "stream", reporter=self.reporter)
@@ -108,18 +111,18 @@ class Prover:
         return {name: self._ask_loaded(task, name, manifest, sizes, pad) for name in names}
 
     def _ask_streamed(self, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
-        oracle = StreamedOracle(self.original.task, pad, self._stored_weights(name, manifest.dtype.stored))
-        expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
+        oracle = StreamedOracle(self.original.task, pad, self._stored_weights(name, manifest.dtype.stored), manifest.generation.upstream_fix)
+        expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
         adapter = self.original.adapter
         merged = ", the adapter merged into them" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward)
+        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward, warnings)
 
     def _ask_loaded(self, task: Any, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
-        oracle, adapter = LoadedOracle(task, pad), self.original.adapter
+        oracle, adapter = LoadedOracle(task, pad, manifest.generation.upstream_fix), self.original.adapter
         with self._as_stored(task, name, manifest.dtype.stored):
-            expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None)
+            expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None and not oracle.fix)
         loaded = f", {adapter.file.path.name} through load_lora_weights()" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward)
+        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward, warnings)
 
     @contextlib.contextmanager
     def _as_stored(self, task: Any, name: str, stored: str) -> Iterator[None]:
@@ -137,13 +140,14 @@ class Prover:
             stack.enter_context(round_in_place(task, stored))
             yield
 
-    def _ask_oracle(self, oracle: Oracle, manifest: Manifest, sizes: Sizes, *, with_texts: bool) -> tuple[list[Expected], list[Answer]]:
-        """Its generations, of which a backbone has none, and its whole rows."""
+    def _ask_oracle(self, oracle: Oracle, manifest: Manifest, sizes: Sizes, *, with_texts: bool) -> tuple[list[Expected], list[Answer], list[str]]:
+        """Its generations, of which a backbone has none, its whole rows, and where it contradicts itself."""
         generates = manifest.task != "backbone"
         if not generates:
             oracle.description = oracle.description.replace("generate(), greedy", "backbone").replace("cached forward, greedy", "backbone")
         expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter) if generates else []
-        return expected, [*ask_forward(oracle, manifest, sizes, self.reporter), *ask_hidden_states(oracle, manifest, sizes)]
+        forward = [*ask_forward(oracle, manifest, sizes, self.reporter), *ask_hidden_states(oracle, manifest, sizes)]
+        return expected, forward, contradictions(oracle, expected)
 
     def _judge_and_explain(
         self, graphs: Mapping[str, Graph], answers: Answers, results: dict[str, NDArray[Any]], weights: RoundedWeights

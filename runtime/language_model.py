@@ -118,7 +118,9 @@ class LanguageModel:
         if self.tokenizer is None:
             if batches is None:
                 return self._generate_ids(inputs, stop_ids, strip_prompt)
-            checked = forms.of_one_length(batches, f"{self._decoder}token_ids")
+            checked: Iterator[Any] = batches
+            for table in self._form.tables:
+                checked = forms.of_one_length(checked, f"{self._decoder}{table}")
             return forms.joined_arrays(self._generate_ids(batch, stop_ids, strip_prompt) for batch in checked)
         if batches is None:
             return self._generate_texts(self.tokenizer, inputs, max_length, stop_ids, strip_prompt)

@@ -26,7 +26,9 @@ BUFFER = ("predict_token_ids", "padding_mask")
 
 
 class WholePrompts:
-    """See the module."""
+    """See the module. `tables`: the ids whose lengths make the length of a result."""
+
+    tables: tuple[str, ...] = ("token_ids",)
 
     def length(self, asked: Any, default: int) -> int:
         """What `generate()` makes of its `max_length`. Raises InvalidInputError (KX527) for one that is none."""
@@ -84,6 +86,8 @@ class WholePrompts:
 
 class SplitPrompts(WholePrompts):
     """See the module."""
+
+    tables = (PREFIX[0], BUFFER[0])
 
     def length(self, asked: Any, default: int) -> int:
         if asked is None:

@@ -35,10 +35,10 @@ each, and each appears whole or not at all."""
 @click.option("--signatures", type=NameList(), metavar="NAME,NAME", help="What to give beyond generating: hidden_states (contrastive search), score, score_layers, score_gradients, embed.")
 @click.option("--lora", type=click.Path(path_type=Path), metavar="FILE", help="An adapter: a file of save_lora_weights().")
 @click.option("--lora-mode", metavar="merge|separate", help="Merge the adapter, or keep it apart to choose it at run time (onnx, openvino)  [default: merge].")
+@click.option("--upstream-fix", is_flag=True, help="GPT-NeoX: correct what KerasHub's generate() does wrong; proven against its uncached forward instead.")
 @click.option("--weights", hidden=True)
 @click.option("--batch-size", type=int, hidden=True)
 @click.option("--opset-only", is_flag=True, hidden=True)
-@click.option("--upstream-fix", is_flag=True, hidden=True)
 @click.option("--layout", hidden=True)
 @click.option("--low-memory", is_flag=True, hidden=True)
 def command(source: str, target: str, output: Path, no_tokenizer: bool, no_verify: bool, quiet: bool, as_json: bool, **given: Any) -> None:

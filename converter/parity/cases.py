@@ -148,6 +148,13 @@ def _long_case(generator: np.random.Generator, sizes: Sizes) -> list[Case]:
     return [Case(name, _prompts(generator, (length - new_tokens,), sizes), length, encoder)]
 
 
+def one_token_case(case: Case, sizes: Sizes) -> Case | None:
+    """The first token of `case` alone, where that is a case of its own: a split prompt of one token leaves nothing in front of the buffer."""
+    if not sizes.split:
+        return None
+    return replace(case, name="prompt of one token", prompts=(case.prompts[0][:1],), max_length=min(case.max_length, sizes.capacity - 1))
+
+
 def stop_case(case: Case, tokens: NDArray[np.int32]) -> Case | None:
     """The same run, stopped in the middle of its first row: at a token of that row which occurs there for the first time."""
     row, start = tokens[0].tolist(), len(case.prompts[0])

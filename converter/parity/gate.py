@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.cpu import cpu_features
-from kexport.converter.parity.cases import FIXED_TEXTS, Case, Sizes, build_cases, stop_case
+from kexport.converter.parity.cases import FIXED_TEXTS, Case, Sizes, build_cases, one_token_case, stop_case
 from kexport.converter.parity.compare import Compared, compare, compare_texts
 from kexport.converter.parity.oracle import Oracle
 from kexport.converter.parity.tolerances import LOGIT_BOUND, MOST_NEAR_TIES, NEAR_TIE_FACTOR
@@ -52,8 +52,8 @@ def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Repo
             stage.advance()
         if oracle.steps is None:
             stopped = stop_case(answers[0].case, answers[0].tokens)  # type: ignore[arg-type]
-            if stopped is not None:
-                answers.append(Expected(stopped, oracle.generate(stopped)))
+            on_tokens = [case for case in (stopped, one_token_case(cases[0], sizes)) if case is not None]
+            answers += [Expected(case, oracle.generate(case)) for case in on_tokens]
             if with_texts:
                 answers += _ask_for_texts(oracle, sizes, reporter)
         stage.advance()

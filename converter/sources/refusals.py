@@ -15,7 +15,9 @@ REFUSALS: dict[str, OtherTask] = {
         "writes text about images: its vision tower and the transformer that queries it are not captured yet", "convert the T5 model inside it as a T5Seq2SeqLM"
     ),
     "EdRecSeq2SeqLM": OtherTask(
-        "recommends items: its prompts and answers are not text, and its own cached step takes prompts of one token only", KERAS_EXPORT
+        "recommends items: its generate() feeds the first token of a prompt alone and attends to zeros in the place of the others, so that its answers "
+        "depend on the batch",
+        "--task backbone exports its backbone alone",
     ),
     "Gemma4AssistantCausalLM": OtherTask(
         "drafts tokens for a larger Gemma 4 and generates nothing by itself (it reads the larger model's caches)", "convert the Gemma4CausalLM it belongs to"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 from kexport.converter.tokenizers.proof_strings import ORDINARY
 from kexport.converter.tokenizers.registry import NO_TOKENIZER_HINT
@@ -29,7 +31,7 @@ def read_packers(preprocessor: Any) -> dict[str, Packer]:
         preprocessor.build(None)
     if getattr(preprocessor, "encoder_packer", None) is not None:
         return {
-            "encoder": _packer(preprocessor, preprocessor.encoder_packer, with_end=True),
+            "encoder": _encoder_packer(preprocessor),
             "decoder": _packer(preprocessor, preprocessor.decoder_packer, with_end=False),
         }
     return {"prompt": _packer(preprocessor, getattr(preprocessor, "packer", None), with_end=False)}
@@ -80,9 +82,32 @@ def _original_rows(preprocessor: Any, packers: Mapping[str, Packer], texts: list
     if "prompt" in packers:
         rows = preprocessor.generate_preprocess(texts, sequence_length=length)
         return [("prompt", packers["prompt"], rows["token_ids"], rows["padding_mask"])]
-    inputs = {"encoder_text": texts, "decoder_text": texts}
-    rows = preprocessor.generate_preprocess(inputs, encoder_sequence_length=length, decoder_sequence_length=length)
+    rows = _both_sides(preprocessor, texts, length)
     return [(role, packers[role], rows[f"{role}_token_ids"], rows[f"{role}_padding_mask"]) for role in ("encoder", "decoder")]
+
+
+def _both_sides(preprocessor: Any, texts: list[str], length: int) -> Any:
+    """The original's rows for encoder and decoder. T5Gemma packs encoder texts to the preprocessor's own length, whatever it is asked for."""
+    own = preprocessor.encoder_sequence_length
+    preprocessor.encoder_sequence_length = length
+    try:
+        inputs = {"encoder_text": texts, "decoder_text": texts}
+        return preprocessor.generate_preprocess(inputs, encoder_sequence_length=length, decoder_sequence_length=length)
+    finally:
+        preprocessor.encoder_sequence_length = own
+
+
+def _encoder_packer(preprocessor: Any) -> Packer:
+    """The encoder's, with what `generate_preprocess` has it put around a text: T5Gemma's packer has a start and an end that prompts do not get."""
+    packer = _packer(preprocessor, preprocessor.encoder_packer, with_end=True)
+    (plain,) = ([int(token) for token in row] for row in preprocessor.tokenizer.tokenize([ORDINARY[0]]))
+    length = len(packer.start) + len(plain) + len(packer.end)
+    rows = _both_sides(preprocessor, [ORDINARY[0]], length)
+    seen = np.asarray(rows["encoder_token_ids"])[0][np.asarray(rows["encoder_padding_mask"])[0]].tolist()
+    for start, end in itertools.product((packer.start, ()), (packer.end, ())):
+        if seen == [*start, *plain, *end]:
+            return msgspec.structs.replace(packer, start=start, end=end)
+    raise _own_way(preprocessor, f"the encoder text {ORDINARY[0]!r}")
 
 
 def _packer(preprocessor: Any, packer: Any, *, with_end: bool) -> Packer:

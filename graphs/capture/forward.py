@@ -56,7 +56,8 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
         raise InternalError("KX909", f"there is no forward signature `{name}`")
     reason = semantics_of(model).no_forward if name != names.EMBED else None
     if reason is not None:
-        raise UnsupportedError("KX381", f"the uncached forward of {type(model).__name__} is no reference: {reason}", hint=f"convert without {name}")
+        hint = "convert the whole task, without --task backbone" if name == names.BACKBONE else f"convert without {name}"
+        raise UnsupportedError("KX381", f"the uncached forward of {type(model).__name__} is no reference: {reason}", hint=hint)
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
     if name in _OF_TASKS:
         inputs.pop(names.POSITION_TABLE, None)

@@ -52,20 +52,21 @@ def gated_form(piece: Graph, value: str) -> GatedForm | None:
     """The form in which `piece`, whose inputs are products [experts, tokens, columns], computes `value`; None where it is no such formula."""
     feeds, bindings = _numbers(piece)
     with np.errstate(over="ignore"):
-        expected = run(piece, feeds, **bindings)[value]
+        expected = run(piece, feeds, None, None, **bindings)[value]
         width = expected.shape[-1]
         for gate, up in _places({name: array.shape[-1] for name, array in feeds.items()}, width):
             small = [part.of_array(feeds[part.of])[0, :, :COLUMNS] for part in (gate, up)]
             for attributes in _candidates(_scalars(piece)):
-                if _equal(gated(*small, **attributes), expected[0, :, :COLUMNS]):
+                if _equal(gated(small[0], small[1], **attributes), expected[0, :, :COLUMNS]):
                     whole = [part.of_array(feeds[part.of]) for part in (gate, up)]
-                    return GatedForm(gate, up, attributes) if _equal(gated(*whole, **attributes), expected) else None
+                    return GatedForm(gate, up, attributes) if _equal(gated(whole[0], whole[1], **attributes), expected) else None
     return None
 
 
 def _numbers(piece: Graph) -> tuple[dict[str, NDArray[np.float32]], dict[str, int]]:
     """Random products of a few tokens, and the sizes of the dims that their number is the product of."""
-    generator, feeds, bindings = np.random.default_rng(0), {}, {}
+    generator, feeds = np.random.default_rng(0), {}
+    bindings: dict[str, int] = {}
     for name, type_ in piece.inputs.items():
         experts, tokens, columns = type_.shape
         bindings |= _sizes(tokens)
@@ -83,7 +84,7 @@ def _places(columns: dict[str, int], width: int) -> Iterator[tuple[Part, Part]]:
     """Where gate and values of `width` columns may stand: in an input each, as halves of one, or alternating."""
     if len(columns) == 2 and set(columns.values()) == {width}:
         parts = [Part(name, 0, width, 1) for name in columns]
-        yield from itertools.permutations(parts, 2)  # type: ignore[misc]  # of two there are pairs only
+        yield from itertools.permutations(parts, 2)
     elif len(columns) == 1 and set(columns.values()) == {2 * width}:
         (name,) = columns
         halves = (Part(name, 0, width, 1), Part(name, width, 2 * width, 1))

@@ -4,8 +4,8 @@
     2  bias = bias1 + bias2, both of them such masks     ->  mask = m1 and m2
     3  bias = broadcast or reshape of such a mask        ->  mask = the same of m
 
-Stock code adds a large negative number to hidden logits: what is left of their weights is 0 in float32. Kept: every other bias.
-A query from which everything is hidden has no meaning in either form.
+Stock code adds a large negative number to hidden logits: what is left of their weights is 0 in float32. Kept: every other bias, and without a cache
+one that tells tokens apart: a token from which it hides everything gets the mean of all values, which callers of whole rows get to see.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from kexport.graphs.ops.joint_attention import CROSS_BIAS, CROSS_MASK
 from kexport.graphs.passes.base import Pass, Result
 
 HIDES = -1e8
+TOKEN_AXIS = 2
 MOVES = frozenset({"broadcast_to", "reshape"})
 
 
@@ -29,6 +30,9 @@ class MasksFromBias(Pass):
         for node in graph.of_op(*MASKED):
             for bias, mask in MASKED[node.op]:
                 if not node.input(bias) or node.input(mask):
+                    continue
+                per_token = graph.type_of(node.input(bias)).shape[TOKEN_AXIS] != 1
+                if per_token and not node.attrs.get("slot"):
                     continue
                 visible = _mask(graph, node.input(bias), graph.producers(), node)
                 if visible is None:

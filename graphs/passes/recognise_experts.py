@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from kexport.graphs.ir import Graph, Node
 from kexport.graphs.ops import attribute
@@ -144,7 +145,7 @@ def _replace(graph: Graph, choice: Choice) -> None:
     graph.nodes.remove(choice.result)
 
 
-def _attributes(form: GatedForm) -> dict[str, bool | int | float | str | None]:
+def _attributes(form: GatedForm) -> dict[str, Any]:
     return {name: value for name, value in form.attributes.items() if not isinstance(value, tuple)}
 
 

@@ -198,6 +198,7 @@ class Generation(Record, frozen=True, kw_only=True):
     `schedule`: `rows` where rows may run at their own pace, `lock_step` where the model sees KerasHub's literal schedule (recurrent states).
     `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer. `prompt`: `whole`, or
     `split` where all but the prompt's last token are an input of their own and lengths count new tokens (runtime/prompt_forms.py).
+    `upstream_fix`: what the artifact does right that the original's `generate()` does wrong; empty: it gives what `generate()` gives.
     """
 
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
@@ -208,6 +209,7 @@ class Generation(Record, frozen=True, kw_only=True):
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
     prompt: Literal["whole", "split"] = "whole"
+    upstream_fix: str = ""
 
 
 class Memory(Record, frozen=True, kw_only=True):

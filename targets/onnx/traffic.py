@@ -49,5 +49,5 @@ def _share(value: ir.Value, node: ir.Node, place: int) -> float:
     """How much of `value` a call with one token reads."""
     if node.op_type != MIXTURE or place not in EXPERTS_OF:
         return 1.0
-    assert value.shape is not None
-    return node.attributes["k"].as_int() / int(value.shape[0])  # type: ignore[call-overload]  # weights have fixed sizes
+    assert value.shape is not None and isinstance(value.shape[0], int)  # weights have fixed sizes
+    return node.attributes["k"].as_int() / value.shape[0]

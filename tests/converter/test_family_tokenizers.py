@@ -18,8 +18,7 @@ from tests.zoo import ZOO
 pytestmark = pytest.mark.slow
 FEWEST_STRINGS = 2_000
 LONGEST = 12
-WAITING = {"T5GemmaSeq2SeqLM", "T5Gemma2Seq2SeqLM"}
-NAMES = sorted(set(CLASSES) - WAITING)
+NAMES = sorted(CLASSES)
 
 
 @pytest.mark.parametrize("class_name", NAMES)

@@ -116,11 +116,12 @@ def test_ragged_texts_are_kerashubs(task: Any, model: Any) -> None:
 
 
 def test_stops_are_kerashubs(task: Any, model: Any) -> None:
-    """Ids that stop one row early, or all of them; the other rows go on until the last one stopped."""
+    """Ids that stop one row early, or all of them; the other rows go on until the last one stopped. 0 stops before anything is said: it pads."""
     free = arrays_of(task, RAGGED)
-    for stops in ([int(free[0, SEQUENCE_LENGTH + 6])], free[:, SEQUENCE_LENGTH + 5].tolist(), None):
+    for stops in ([int(free[0, SEQUENCE_LENGTH + 6])], free[:, SEQUENCE_LENGTH + 5].tolist(), [0], None):
         expected = task.generate(RAGGED, max_length=NEW_TOKENS, stop_token_ids=stops)
         assert model.generate(RAGGED, max_length=NEW_TOKENS, stop_token_ids=stops) == expected
+        assert "".join(model.stream(RAGGED[0], max_length=NEW_TOKENS, stop_token_ids=stops)) == model.generate(RAGGED[0], NEW_TOKENS, stops)
 
 
 def arrays_of(task: Any, texts: list[str]) -> Any:
@@ -153,6 +154,16 @@ def test_ids_are_kerashubs(strip_prompt: bool, task: Any, id_model: Any) -> None
 def arrays_at(task: Any, inputs: dict[str, Any]) -> Any:
     """The ids that the original, without its preprocessor, gives without stops."""
     return task.generate(dict(inputs), stop_token_ids=None)["token_ids"]
+
+
+def test_batches_are_joined(task: Any, id_model: Any) -> None:
+    """Batch after batch, as all at once; where a buffer is longer than the first one there is a clear error."""
+    inputs = arrays(task, RAGGED, 3)
+    halves = [{name: array[part] for name, array in inputs.items()} for part in (slice(0, 2), slice(2, 4))]
+    joined, whole = id_model.generate(iter(halves), stop_token_ids=None), id_model.generate(inputs, stop_token_ids=None)
+    np.testing.assert_array_equal(joined["token_ids"], whole["token_ids"])
+    with pytest.raises(InvalidInputError, match="KX520"):
+        id_model.generate([inputs, arrays(task, RAGGED, 4)], stop_token_ids=None)
 
 
 def test_masks_with_holes_are_kerashubs(bare: Any, id_model: Any) -> None:
@@ -251,6 +262,17 @@ def test_the_command_line_counts_new_tokens(artifact: Any, task: Any) -> None:
     assert task.preprocessor.tokenizer.detokenize([row])[0] == expected
     refused = run(RAGGED[0])
     assert refused.exit_code == 5 and "KX527" in refused.stderr and "--max-new-tokens" in refused.stderr
+
+
+def test_a_vocabulary_beyond_the_model_is_refused(task: Any) -> None:
+    """Its ids begin at 1, so that the highest one is as high as there are lines; the model must have a row for it."""
+    from kexport.converter.checks import check_tokenizer_fits, highest_token_id
+
+    highest = highest_token_id(task.preprocessor.tokenizer)
+    assert highest == len(vocabulary.TOKENS)
+    check_tokenizer_fits(highest, highest + 1, "it")
+    with pytest.raises(InvalidInputError, match="KX432"):
+        check_tokenizer_fits(highest, highest, "it")
 
 
 def test_a_padding_id_of_its_own_is_refused(task: Any, tmp_path: Path) -> None:

@@ -94,6 +94,16 @@ def test_a_malformed_line_is_refused(line: str, words: str, tmp_path: Path) -> N
     assert raised.value.code == "KX540"
 
 
+@given(literal=st.text(st.characters(exclude_characters="\n"), max_size=12), form=st.sampled_from(["{}", "'{}'", 'b"{}"', r"'\N{{{}}}'", r"'\u{}'"]))
+def test_any_line_is_read_or_refused(literal: str, form: str) -> None:
+    """Whatever stands in the place of the literal: bytes come out, or a ValueError that names the line."""
+    line = f"1 {form.format(literal)} {len(literal.encode('utf-8', 'replace'))}"
+    try:
+        assert isinstance(read_vocabulary(line)[1], bytes)
+    except ValueError as error:
+        assert str(error).startswith("line 1")
+
+
 def test_sizes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file or a list beyond the bounds is refused before its lines are read."""
     monkeypatch.setattr("kexport.runtime.longest_match.MOST_TOKENS", 2)

@@ -28,6 +28,7 @@ class Seq2Seq(Variant):
 
     task: str = "Seq2SeqLM"
     attentions_per_layer: int = 3
+    scores: bool = False
 
     @property
     def layers(self) -> int:

@@ -19,7 +19,8 @@ def _bit(op: tf.Operation, mask: str, index: int) -> bool:
 
 def _selectors(importer: Importer, op: tf.Operation, rank: int) -> Iterator[slice | int | None]:
     """One entry per axis of the result as numpy would write it: a slice, an index (axis dropped), None (axis added)."""
-    begin, end, step = (importer.needed_constant(op, index) for index in (1, 2, 3))
+    begin, step = (importer.needed_constant(op, index) for index in (1, 3))
+    end = importer.needed_sizes(op, 2)
     count = len(begin)
     consuming = sum(1 for i in range(count) if not _bit(op, "new_axis_mask", i) and not _bit(op, "ellipsis_mask", i))
     for i in range(count):
@@ -31,8 +32,8 @@ def _selectors(importer: Importer, op: tf.Operation, rank: int) -> Iterator[slic
             yield int(begin[i])
         else:
             start = None if _bit(op, "begin_mask", i) else int(begin[i])
-            stop = None if _bit(op, "end_mask", i) else int(end[i])
-            yield slice(start, stop, int(step[i]))
+            stop = None if _bit(op, "end_mask", i) else end[i]
+            yield slice(start, int(stop) if isinstance(stop, int) else stop, int(step[i]))
 
 
 @imports("StridedSlice")
@@ -85,8 +86,10 @@ def _selected_shape(before: Shape, selectors: list[slice | int | None]) -> Shape
 def _select(importer: Importer, op: tf.Operation, name: str, axis: int, selector: slice | int) -> tuple[str, Dim]:
     """Apply one axis's selector, keeping the axis; returns the value and the axis's new size."""
     size = importer.graph.type_of(name).shape[axis]
-    if isinstance(selector, slice) and selector in (slice(None), slice(None, None, 1), slice(0, None, 1)):
+    if isinstance(selector, slice) and selector.start in (None, 0) and selector.stop in (None, size) and selector.step in (None, 1):
         return name, size
+    if isinstance(selector, slice) and isinstance(selector.stop, str):
+        raise importer.refuse(op, f"it cuts axis {axis}, of size {size}, at {selector.stop}")
     if not isinstance(size, int) and isinstance(selector, int) and selector >= 0:
         picked = importer.graph.add_constant(np.array([selector], np.int32))
         return importer.node("gather", [name, picked], axis=axis), 1

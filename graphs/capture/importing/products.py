@@ -4,6 +4,7 @@ recognise_linear pass finds it.
 
 from __future__ import annotations
 
+import string
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -20,9 +21,20 @@ class Operand:
     labels: str
 
 
+def _spelled(op: tf.Operation) -> str:
+    """The equation, with letters for the axes that "..." stands for where one operand has them."""
+    equation = op.get_attr("equation").decode()
+    operands = equation.partition("->")[0].split(",")
+    hidden = [tensor.shape.rank - len(labels.replace("...", "")) for labels, tensor in zip(operands, op.inputs, strict=True) if "..." in labels]
+    if len(hidden) != 1 or equation.count("...") > len(("operand", "result")):
+        return str(equation)
+    unused = [letter for letter in string.ascii_letters if letter not in equation]
+    return str(equation.replace("...", "".join(unused[: hidden[0]])))
+
+
 @imports("Einsum")
 def einsum(importer: Importer, op: tf.Operation) -> None:
-    equation = op.get_attr("equation").decode()
+    equation = _spelled(op)
     left, right, result = equation.replace(" ", "").replace("->", ",").split(",") if equation.count(",") == 1 else ("", "", "")
     if not left or "." in equation or any(len(set(labels)) != len(labels) for labels in (left, right, result)):
         raise importer.refuse(op, f"the equation {equation}")

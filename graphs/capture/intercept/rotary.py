@@ -6,6 +6,7 @@ The frequencies are the layer's own; the formula is verified on a few positions,
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -70,5 +71,5 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
 @interceptor("rope")
 def install(trace: Trace, patches: Patches) -> None:
     for cls in subclasses(RotaryEmbedding):
-        if "call" in cls.__dict__:
+        if "call" in cls.__dict__ and "positions" in inspect.signature(cls.__dict__["call"]).parameters:  # ESM's rotates two tensors at once
             patches.replace(cls, "call", _wrap(trace, cls.__dict__["call"]))

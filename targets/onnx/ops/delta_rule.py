@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from kexport.graphs.dims import Dim
 from kexport.graphs.ir import Node
 from kexport.targets.lowerable import taken_apart
@@ -40,7 +42,7 @@ def lower(node: Node, b: Builder) -> None:
     """Which form goes is decided by the call's number of tokens."""
     sequence = b.type_of(node.input(0)).shape[SEQUENCE_AXIS]
     one = {sequence: 1} if isinstance(sequence, str) else {}
-    branches = {"then_branch": _branch(node, b, one), "else_branch": _branch(node, b, {})}
+    branches: dict[str, Any] = {"then_branch": _branch(node, b, one), "else_branch": _branch(node, b, {})}
     types = [(b.type_of(name).dtype, b.type_of(name).shape) for name in node.outputs]
     made = b.operator("If", [_one_token(b, sequence)], types, **branches)
     for name, tensor in zip(node.outputs, made, strict=True):

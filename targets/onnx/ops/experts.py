@@ -8,6 +8,8 @@ g sigmoid(alpha g) within limits, with gate and values in turn.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from kexport.graphs.dims import Dim
 from kexport.graphs.ir import Node
@@ -79,7 +81,7 @@ def _kernel(r: Request, b: Builder) -> Tensor:
     logarithms = b.op("Log", [_shares(r, b)], "float32", (r.tokens, r.count))
     first, last = b.weight(r.alternating()), b.weight(r.rows(r.down))
     biases = [_optional(b, weight) for weight in (r.alternating_bias(), r.down_bias)]
-    limit = {} if r.limit is None else {"swiglu_limit": r.limit}
+    limit: dict[str, Any] = {} if r.limit is None else {"swiglu_limit": r.limit}
     made = b.op(
         "MoE",
         [_flat(r, b, r.x, r.hidden), logarithms, first, biases[0], last, biases[1]],

@@ -60,7 +60,8 @@ def _step(r: Request, b: Builder, x: Tensor, ids: Tensor, shares: Tensor) -> Ten
 
 
 def _one_row(r: Request, stack: Stack, x: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
-    x, total = tf.reshape(x, [1, r.hidden]), None
+    # Not a reshape to one row: TensorFlow's optimizer would conclude from it, in a branch or not, that every call has one row, and decide the branch.
+    x, total = tf.slice(x, [0, 0], [1, r.hidden]), None
     halves, half_bias, down, down_bias = r.halves(), r.halved_bias(), r.rows(r.down), r.down_bias
     for place in range(r.taken):
         expert = ids[0, place]

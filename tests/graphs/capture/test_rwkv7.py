@@ -140,3 +140,14 @@ def test_graph_is_recognised(task: Any) -> None:
     counts = {op: len(list(graph.of_op(op))) for op in ("delta_rule", "delay", "keep_last")}
     assert counts == {"delta_rule": layers, "delay": 2 * layers, "keep_last": 2 * layers}
     assert {state.kind for state in graph.states.values()} == {"recurrent", "convolution"} and not graph.slots
+
+
+def test_the_model_is_left_as_found(task: Any) -> None:
+    """Every layer runs stock's recurrence again, and the classes their own methods."""
+    from keras_hub.src.models.rwkv7 import rwkv7_layer as stock
+    from kexport.graphs.capture import capture
+
+    methods = stock.RWKV7TimeMix.call, stock.TimeShift.call
+    capture(task)
+    assert (stock.RWKV7TimeMix.call, stock.TimeShift.call) == methods
+    assert {layer.att.RWKV7_OP_RNN for layer in task.backbone.rwkv_layers} == {stock.rnn_generalized_delta_rule}

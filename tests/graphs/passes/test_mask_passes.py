@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kexport.graphs.interpreter import run
 from kexport.graphs.ir import Graph, Slot
 from kexport.graphs.ops.attention import BIAS, KEY_MASK, MASK
 from kexport.graphs.passes import ClassifyMasks, DecideConditions, MasksFromBias, MasksFromPositions, RemoveDeadCode
@@ -340,14 +341,15 @@ def adding(graph: Graph, visible: str, amount: float = -1e9, one: float = 1.0) -
     return graph.add_node("mul", [graph.add_node("sub", [graph.add_constant(np.float32(one)), kept]), graph.add_constant(np.float32(amount))])
 
 
-def with_bias(make: Callable[[Graph, str, str], str]) -> Graph:
-    """Attention without a cache, and the bias that `make` gives of a padding mask and a local mask, both [.., keys]."""
-    graph = Graph("test")
+def with_bias(make: Callable[[Graph, str, str], str], **slot: Any) -> Graph:
+    """Attention, and the bias that `make` gives of a padding mask [batch, 1, 1, keys] and a local mask [1, 1, sequence, keys]."""
+    graph = Graph("test", slots={"cross.0": Slot("cross", 2, 4, 4)} if slot else {})
     heads = graph.add_input("x", "float32", ("batch", "sequence", 2, 4))
     padding = graph.add_node("reshape", [graph.add_input("padding_mask", "bool", ("batch", "sequence"))], shape=("batch", 1, 1, "sequence"))
     local = graph.add_input("local", "bool", (1, 1, "sequence", "sequence"))
     bias = make(graph, padding, local)
-    graph.outputs["y"] = graph.add_node("attention", [heads, heads, heads, "", bias], scale=0.5)
+    keys = "" if slot else heads
+    graph.outputs["y"] = graph.add_node("attention", [heads, keys, keys, "", bias], scale=0.5, **slot)
     return graph
 
 
@@ -362,7 +364,7 @@ def with_bias(make: Callable[[Graph, str, str], str]) -> Graph:
 )
 def test_a_bias_that_only_hides_keys_is_a_mask(make: Callable[[Graph, str, str], str]) -> None:
     """The mask hides the same keys, and the numbers stay."""
-    graph = with_bias(make)
+    graph = with_bias(make, slot="cross.0")
     after, result = applied(graph, MasksFromBias())
     (node,) = after.of_op("attention")
     assert result.changes == 1 and not node.input(BIAS) and after.type_of(node.input(MASK)).dtype == "bool"
@@ -370,7 +372,18 @@ def test_a_bias_that_only_hides_keys_is_a_mask(make: Callable[[Graph, str, str],
     local = np.abs(np.subtract.outer(np.arange(5), np.arange(5))) < 2
     feeds = {"x": generator.standard_normal((2, 5, 2, 4)).astype(np.float32), "padding_mask": np.ones((2, 5), bool), "local": local[None, None]}
     feeds["padding_mask"][1, 4:] = False
-    same_outputs(graph, after, feeds, tolerance=1e-6)
+    caches = {"cross.0": [generator.standard_normal((2, 5, 2, 4)).astype(np.float32) for _ in range(2)]}
+    numbers = [run(one, feeds, None, caches, encoder_sequence=5)["y"] for one in (graph, after)]
+    np.testing.assert_allclose(numbers[1], numbers[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("per_token", "changes"), [(True, 0), (False, 1)])
+def test_without_a_cache_only_masks_of_keys_are_taken(per_token: bool, changes: int) -> None:
+    """A token from which everything is hidden keeps the mean that stock gives it."""
+    graph = with_bias(lambda graph, padding, local: adding(graph, local if per_token else padding))
+    after, result = applied(graph, MasksFromBias())
+    (node,) = after.of_op("attention")
+    assert result.changes == changes and bool(node.input(BIAS)) == per_token
 
 
 @pytest.mark.parametrize(

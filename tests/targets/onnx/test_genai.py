@@ -21,6 +21,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bloom": {"alibi": True, "rope": False, "activation": "gelu", "kv_heads": 4},
     "positions": {"rope": False, "learned_positions": True},
     "head size 20": {"head_dim": 20},
+    "experts": {"experts": 6, "windows": (4,)},
+    "experts of gpt-oss": {"experts": 7, "taken": 3, "experts_form": "gpt-oss", "sinks": True},
 }
 
 

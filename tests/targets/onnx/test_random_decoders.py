@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.targets.onnx.toys import Toy, compare, decoder, write
+from tests.targets.onnx.toys import EXPERT_FORMS, Toy, compare, decoder, write
 
 BOUND = 1e-5
 HEAD_SIZES = (2, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 80)
@@ -45,6 +45,9 @@ def toys(draw: Any) -> Toy:
         final_softcap=draw(st.sampled_from((None, 20.0))),
         activation=draw(st.sampled_from(("silu", "gelu"))),
         plain_cache=draw(st.integers(0, 5)) == 0,
+        experts=draw(st.sampled_from((0, 0, 5))),
+        taken=draw(st.integers(1, 5)),
+        experts_form=draw(st.sampled_from(sorted(EXPERT_FORMS))),
     )
 
 

@@ -75,6 +75,31 @@ class Toy:
     plain_cache: bool = False
     cross: bool = False
     last_token: bool = True
+    experts: int = 0
+    taken: int = 2
+    experts_form: str = "silu"
+
+
+EXPERT_FORMS: dict[str, dict[str, Any]] = {
+    "silu": {"activation": "silu"},
+    "gelu": {"activation": "gelu_tanh"},
+    "gpt-oss": {"activation": "silu", "alpha": 1.702, "limit": 0.75, "offset": 1.0},
+}
+WITH_BIASES = frozenset({"gpt-oss"})
+
+
+def experts(graph: Graph, x: str, name: str, *, count: int, taken: int, form: str, intermediate: int = 24, normalised: bool = True) -> str:
+    """A mixture of experts over x [tokens, hidden], with its router."""
+    hidden = int(graph.type_of(x).shape[-1])
+    chances = graph.add_node("softmax", [linear(graph, x, f"{name}.router", count)])
+    best, ids = graph.add_nodes("topk", [chances], 2, k=taken)
+    if normalised:
+        best = graph.add_node("div", [best, graph.add_node("reduce_sum", [best], axes=(1,), keepdims=True)])
+    shapes = {"gate": (hidden, intermediate), "up": (hidden, intermediate), "down": (intermediate, hidden)}
+    inputs = [graph.add_weight(Parameter((count, *shape), "float32", f"{name}.{part}")) for part, shape in shapes.items()]
+    if form in WITH_BIASES:
+        inputs += [graph.add_weight(Parameter((count, shape[1]), "float32", f"{name}.{part}_bias")) for part, shape in shapes.items()]
+    return graph.add_node("experts", [x, ids, best, *inputs], layer=name, **EXPERT_FORMS[form])
 
 
 def linear(graph: Graph, x: str, name: str, size: int, bias: bool = False) -> str:
@@ -200,8 +225,7 @@ def decoder(toy: Toy, name: str = "extend") -> Graph:
             inputs = [cross_query, "", "", "", "", "", encoder_mask]
             mixed = graph.add_node("attention", inputs, layer=f"layer{index}.cross", slot=f"cross.{index}", scale=toy.head_dim**-0.5)
             x = graph.add_node("add", [x, projected(graph, mixed, f"layer{index}.cross.out", toy.hidden, toy.bias)])
-        inner = linear(graph, norm(graph, toy, x, f"layer{index}.mlp_norm"), f"layer{index}.up", 2 * toy.hidden, toy.bias)
-        x = graph.add_node("add", [x, linear(graph, graph.add_node(toy.activation, [inner]), f"layer{index}.down", toy.hidden, toy.bias)])
+        x = graph.add_node("add", [x, feed_forward(graph, toy, norm(graph, toy, x, f"layer{index}.mlp_norm"), f"layer{index}")])
     x = norm(graph, toy, x, "final_norm")
     if toy.last_token:
         x = graph.add_node("last_token", [x, lengths])
@@ -215,6 +239,15 @@ def decoder(toy: Toy, name: str = "extend") -> Graph:
     graph.outputs["logits"] = logits
     verify(graph)
     return graph
+
+
+def feed_forward(graph: Graph, toy: Toy, x: str, name: str) -> str:
+    if not toy.experts:
+        inner = linear(graph, x, f"{name}.up", 2 * toy.hidden, toy.bias)
+        return linear(graph, graph.add_node(toy.activation, [inner]), f"{name}.down", toy.hidden, toy.bias)
+    flat = graph.add_node("reshape", [x], shape=("batch*sequence", toy.hidden))
+    mixed = experts(graph, flat, f"{name}.experts", count=toy.experts, taken=toy.taken, form=toy.experts_form)
+    return graph.add_node("reshape", [mixed], shape=("batch", "sequence", toy.hidden))
 
 
 def projected(graph: Graph, mixed: str, name: str, size: int, bias: bool) -> str:

@@ -46,6 +46,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "plain cache": {"plain_cache": True},
     "plain cache, everything": {"plain_cache": True, "windows": (3,), "softcap": 5.0, "sinks": True, "alibi": True, "mask": True},
     "logits of all positions": {"last_token": False},
+    "experts": {"experts": 6},
+    "experts of gpt-oss": {"experts": 6, "taken": 3, "experts_form": "gpt-oss", "sinks": True},
+    "experts of gemma": {"experts": 6, "taken": 1, "experts_form": "gelu"},
 }
 
 
@@ -140,7 +143,7 @@ def test_softcap_says_why_it_is_not_fused(tmp_path: Path) -> None:
 def test_masks_of_the_graphs_own_say_why_they_are_not_fused(tmp_path: Path) -> None:
     """A mask that the graph computes is applied in the order of the text; the manifest says so."""
     (first, *_) = write(tmp_path, decoder(Toy(mask=True))).emitted.fusions
-    assert not first.fused and "its own mask" in first.reason
+    assert not first.fused and "a mask of its own" in first.reason
 
 
 def test_layers_share_one_mask_and_one_rotation(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "positions": {"rope": False, "learned_positions": True},
     "mixed windows": {"windows": (4, None)},
     "head size 20": {"head_dim": 20},
+    "experts": {"experts": 6, "windows": (4,)},
+    "experts with biases": {"experts": 7, "taken": 3, "experts_form": "gpt-oss"},
 }
 WINDOW_INPUT, SLOPES_INPUT = 10, 11  # of PagedAttentionExtension
 

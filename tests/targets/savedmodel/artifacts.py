@@ -30,6 +30,7 @@ def emit(directory: Path, graphs: dict[str, Graph], weights: WeightSource, *, ca
         signatures=emitted.signatures,
         cache=emitted.cache,
         files=emitted.files,
+        experts=emitted.experts,
         ops=emitted.ops,
     )
 

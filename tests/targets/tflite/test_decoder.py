@@ -28,6 +28,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "window alone": {"causal": True, "windows": (1,)},
     "plain cache": {"plain_cache": True},
     "not packed": {"packed": False},
+    "experts": {"experts": 6},
+    "experts of gpt-oss": {"experts": 6, "taken": 3, "experts_form": "gpt-oss", "sinks": True},
+    "experts of gemma": {"experts": 6, "taken": 1, "experts_form": "gelu"},
 }
 
 

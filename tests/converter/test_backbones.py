@@ -1,0 +1,56 @@
+"""Backbones of many families alone, on the targets that take them: proven at conversion, the same numbers from the runtime; others are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kexport import runtime
+from kexport.converter.conversion import convert, convert_all
+from kexport.runtime.contract.errors import UnsupportedError
+
+from tests.converter.test_forward import TARGETS, close
+from tests.zoo.encoders import BACKBONES, REFUSED
+from tests.zoo.variant import VOCABULARY
+
+pytestmark = pytest.mark.slow
+LENGTHS = {"encoder": (30, 4, 11), "": (11, 4, 30)}
+
+
+def rows_for(backbone: Any) -> dict[str, Any]:
+    """Three rows of different lengths for each side of the backbone; segments at random."""
+    generator = np.random.default_rng(5)
+    rows: dict[str, Any] = {}
+    for name in backbone.input:
+        lengths = LENGTHS.get(name.partition("_")[0], LENGTHS[""])
+        mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+        ids = generator.integers(2, VOCABULARY, mask.shape).astype(np.int32)
+        rows[name] = mask if name.endswith("mask") else ids % 2 if name.startswith("segment") else np.where(mask, ids, 0).astype(np.int32)
+    return rows
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_a_backbone_gives_kerashubs_hidden_states(name: str, tmp_path: Path) -> None:
+    """Every output of every target, padding included, under KerasHub's names; each attention is in the graph as attention."""
+    backbone = BACKBONES[name].build()
+    rows = rows_for(backbone)
+    theirs = backbone(rows)
+    for outcome in convert_all(backbone, ",".join(TARGETS), tmp_path / "out", task="backbone", max_length=40):
+        assert outcome.error is None
+        manifest = outcome.artifact.manifest
+        assert manifest.parity.verdict == "proven" and manifest.parity.warnings == () and manifest.fusions
+        with runtime.load(outcome.artifact.directory) as model:
+            ours = model(rows)
+        assert isinstance(ours, dict) == isinstance(theirs, dict)
+        for key in theirs if isinstance(theirs, dict) else [None]:
+            close(ours[key] if key else ours, theirs[key] if key else theirs)
+
+
+@pytest.mark.parametrize(("name", "code", "said"), [("f_net", "KX201", "Complex"), ("xlnet", "KX201", "Range"), ("whisper", "KX380", "encoder_features")])
+def test_what_has_no_form_is_named(name: str, code: str, said: str, tmp_path: Path) -> None:
+    """The op, or the input, that the graph has no form for; nothing is written."""
+    with pytest.raises(UnsupportedError) as caught:
+        convert(REFUSED[name].build(), output=tmp_path / "out", task="backbone", max_length=40)
+    assert caught.value.code == code and said in caught.value.message and not (tmp_path / "out").exists()
