@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
+from kexport.converter.parity.images import placed_images, raw_images
 from kexport.runtime.contract import names
+from kexport.runtime.contract.manifest import Images
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int32]
@@ -23,14 +25,14 @@ Logits = NDArray[np.float32]
 
 
 class Oracle(ABC):
-    """`description` goes into the certificate. `steps`: None for whole generations, else how many new tokens are affordable. `fix`: what the artifact
-    corrects, so that the original's uncached forward is the judge; empty: its own loop is."""
+    """`description` goes into the certificate. `images`: what the artifacts take of these, None: none. `steps`: None for whole generations, else how
+    many new tokens are affordable. `fix`: what the artifact corrects, so that the original's uncached forward is the judge; empty: its own loop is."""
 
     description: str
     steps: int | None = None
 
-    def __init__(self, task: Any, pad: int, fix: str = "") -> None:
-        self.task, self.pad, self.fix = task, pad, fix
+    def __init__(self, task: Any, pad: int, *, fix: str = "", images: Images | None = None) -> None:
+        self.task, self.pad, self.fix, self.images = task, pad, fix, images
         if fix:
             self.description = f"KerasHub's uncached forward, greedy, float32, TensorFlow on CPU; its generate() gives something else: {fix}"
 
@@ -87,9 +89,14 @@ class Oracle(ABC):
         where the family has one, else of its plain forward."""
         import tensorflow as tf
         from kexport.graphs.capture.forward import run_stock
+        from kexport.graphs.capture.images import images_of
 
         with tf.device("CPU"):
             tensors = {name: tf.constant(array) for name, array in feeds.items()}
+            if signature == names.VISION:
+                family = images_of(self.task)
+                assert family is not None
+                return {names.IMAGE_EMBEDDINGS: np.asarray(family.vision(tensors[names.PIXEL_VALUES]), np.float32)}
             outputs = run_stock(self.task, signature, tensors)
             if signature == names.SCORE and hasattr(self.task, "score"):
                 outputs = {names.LOGITS: self.task.score(tensors[names.TOKEN_IDS], padding_mask=tensors[names.PADDING_MASK])}
@@ -106,7 +113,18 @@ class Oracle(ABC):
             encoder_ids, encoder_mask = (tf.constant(part) for part in case.encoder_rows(self.pad))
             return decoder_form(self.task).whole(encoder_ids, encoder_mask, ids)
         form = cache_form(self.task)
+        if case.images:
+            return self._cached_forward_with_images(case, ids, form.empty(*rows.shape))
         return form.call(self.task, ids, form.empty(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
+
+    def _cached_forward_with_images(self, case: Case, ids: Any, cache: Any) -> Any:
+        import tensorflow as tf
+        from kexport.graphs.capture.images import images_of
+
+        family = images_of(self.task)
+        assert family is not None and self.images is not None
+        placed = {name: tf.constant(array) for name, array in placed_images(case, self.images, ids.shape[1]).items()}
+        return family.cached_forward(ids, cache, placed["images"], placed["vision_mask"], placed["vision_indices"])
 
 
 class LoadedOracle(Oracle):
@@ -118,7 +136,10 @@ class LoadedOracle(Oracle):
         """See Oracle."""
         if self.fix:
             return self._uncached_rows(case)
-        inputs = generate_inputs(case, self.pad, self.prompt_form)
+        inputs: dict[str, Any] = generate_inputs(case, self.pad, self.prompt_form)
+        if case.images:
+            assert self.images is not None
+            inputs |= placed_images(case, self.images, case.max_length)
         with self._greedy(preprocessor=None):
             return generated_rows(case, self._generated(inputs, case.stop_token_ids), self.prompt_form)
 
@@ -144,7 +165,11 @@ class LoadedOracle(Oracle):
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
         with self._greedy(preprocessor=self.task.preprocessor), self._short_prefill(case):
-            return list(self._generate(list(case.texts), max_length=case.max_length))
+            inputs: Any = list(case.texts)
+            if case.images:
+                assert self.images is not None
+                inputs = {"prompts": inputs, "images": raw_images(case, self.images)}
+            return list(self._generate(inputs, max_length=case.max_length))
 
     def _generate(self, inputs: Any, **options: Any) -> Any:
         """The public `generate()`, compiled; where the model cannot be compiled (Qwen with local windows), op by op, as `run_eagerly=True` has it."""
@@ -193,8 +218,8 @@ class StreamedOracle(Oracle):
 
     steps = 3
 
-    def __init__(self, task: Any, pad: int, weights: Any, fix: str = "") -> None:
-        super().__init__(task, pad, fix)
+    def __init__(self, task: Any, pad: int, weights: Any, *, fix: str = "", images: Images | None = None) -> None:
+        super().__init__(task, pad, fix=fix, images=images)
         self._weights = weights
         kind = f"uncached forward (its generate() gives something else: {fix})" if fix else "cached forward"
         self.description = f"KerasHub's {kind}, greedy, float32, weights streamed from the checkpoint, {self.steps} steps"
