@@ -4,8 +4,8 @@
     python -m tests.golden.write_zoo_samplers --check --part 2/5    make every fifth model's file again and fail on any difference
     python -m tests.golden.write_zoo_samplers --check --part commit a fifth that rotates with the number of commits
 
-Seeds are searched so that no draw lies near another outcome (see `LEAST_GAP`): rounding may move it there, in KerasHub itself from one machine to
-the next. What the original refuses must be in the table of zoo_samplers.py, and the other way round.
+Seeds are searched, when files are written, so that no draw lies near another outcome (see `LEAST_GAP`): rounding may move it there, in KerasHub itself from one machine to
+the next; and so that the rows gain many different tokens, at a higher temperature where the model repeats itself. What the original refuses must be in the table of zoo_samplers.py, and the other way round.
 """
 
 from __future__ import annotations
@@ -25,14 +25,26 @@ from kexport.graphs.capture.semantics import semantics_of
 from kexport.runtime.contract.manifest import Rng
 
 from tests.golden.write_goldens import part_of
-from tests.golden.zoo_samplers import ENCODER_LENGTHS, FOLDER, LENGTH, PROMPT_LENGTHS, REFUSED, SAMPLERS, golden, path_of
+from tests.golden.zoo_samplers import (
+    ENCODER_LENGTHS,
+    FOLDER,
+    LEAST_DISTINCT,
+    LENGTH,
+    PROMPT_LENGTHS,
+    REFUSED,
+    SAMPLERS,
+    distinct,
+    golden,
+    path_of,
+)
 from tests.zoo import ZOO
 from tests.zoo.variant import VOCABULARY
 
 PAD = 0
 PARTS = 5
-SEEDS = range(1, 60)
-LEAST_GAP = 2e-4  # of each draw, in logits: a step of the distribution that far away is out of reach of rounding
+SEEDS = range(1, 25)
+HIGHER_TEMPERATURES = (1.5, 2.0, 3.0, 4.0, 6.0)  # for models that repeat themselves at the sampler's own
+LEAST_GAP = 1e-5  # of each draw, as a share of the spread of its logits: a step of the distribution that far away is out of reach of rounding
 
 
 def case_of(name: str, task: Any) -> Case:
@@ -49,15 +61,24 @@ def case_of(name: str, task: Any) -> Case:
     )  # fmt: skip
 
 
-def run(oracle: LoadedOracle, case: Case, sampler: str) -> dict[str, Any]:
-    """The sampler's config, with its seed if it draws, and its tokens.
+def run(oracle: LoadedOracle, case: Case, sampler: str, known: dict[str, Any] | None) -> dict[str, Any]:
+    """The sampler's config, with its seed if it draws, and its tokens. `known`: the config of the committed file, to be used again.
 
     Raises:
         AssertionError: no seed keeps its draws clear of other outcomes.
     """
-    config = SAMPLERS[sampler]
-    if sampler == "BeamSampler":
+    config = known or SAMPLERS[sampler]
+    if known or sampler == "BeamSampler":
         return {"config": config, "tokens": oracle.generate(dataclasses.replace(case, sampler={"class_name": sampler, "config": config})).tolist()}
+    for temperature in (config.get("temperature", 1.0), *HIGHER_TEMPERATURES):
+        found = search(oracle, case, sampler, config if temperature == 1 else config | {"temperature": temperature})
+        if found is not None:
+            return found
+    raise AssertionError(f"{case.name}: no seed of {sampler} has draws that are clear of other outcomes, and many different tokens")
+
+
+def search(oracle: LoadedOracle, case: Case, sampler: str, config: dict[str, Any]) -> dict[str, Any] | None:
+    """The same for the first seed that will do, at one temperature."""
     first = dataclasses.replace(case, sampler={"class_name": sampler, "config": config | {"seed": SEEDS[0]}})
     inputs = generate_inputs(case, PAD, oracle.prompt_form)
     with oracle._sampling(first, preprocessor=None):  # one compiled function for all seeds
@@ -65,20 +86,20 @@ def run(oracle: LoadedOracle, case: Case, sampler: str) -> dict[str, Any]:
             seeded = dataclasses.replace(case, sampler={"class_name": sampler, "config": config | {"seed": seed}})
             oracle.task.sampler.seed_generator.state.assign([seed, 0])
             tokens = generated_rows(case, oracle._generated(inputs, None), oracle.prompt_form)
-            if smallest_gap(seeded, oracle.logits(case, tokens)) >= LEAST_GAP:
+            if distinct(tokens.tolist(), case.prompts) >= LEAST_DISTINCT and smallest_gap(seeded, oracle.logits(case, tokens)) >= LEAST_GAP:
                 return {"config": config | {"seed": seed}, "tokens": tokens.tolist()}
-    raise AssertionError(f"{case.name}: no seed of {sampler} has draws that are clear of other outcomes")
+    return None
 
 
 def smallest_gap(case: Case, logits: Any) -> float:
-    """How near the nearest of the case's draws is to another outcome."""
+    """How near the nearest of the case's draws is to another outcome, as a share of the spread of its logits."""
     pick = SeededPick(case, Rng())
     places = ((row, column) for row, prompt in enumerate(case.prompts) for column in range(len(prompt), case.max_length))
-    return min(pick.gap(logits[row, column - 1], row, column) for row, column in places)
+    return min(pick.gap(logits[row, column - 1], row, column) / float(np.ptp(logits[row, column - 1])) for row, column in places)
 
 
-def golden_document(name: str) -> dict[str, Any]:
-    """The golden file's content.
+def golden_document(name: str, committed: dict[str, Any]) -> dict[str, Any]:
+    """The golden file's content, with the seeds of the committed one if there is one.
 
     Raises:
         AssertionError: the original runs what the table says it refuses.
@@ -88,10 +109,10 @@ def golden_document(name: str) -> dict[str, Any]:
     samplers = {}
     for sampler in SAMPLERS:
         if (ZOO[name].family, sampler) not in REFUSED:
-            samplers[sampler] = run(oracle, case, sampler)
+            samplers[sampler] = run(oracle, case, sampler, committed.get(sampler, {}).get("config"))
             continue
         try:
-            run(oracle, case, sampler)
+            run(oracle, case, sampler, SAMPLERS[sampler])
         except (TypeError, ValueError, tf.errors.OpError):
             continue
         raise AssertionError(f"{name}: KerasHub runs {sampler}, which the table of refusals denies")
@@ -100,7 +121,7 @@ def golden_document(name: str) -> dict[str, Any]:
 
 def write(name: str) -> None:
     """Write one file, a sampler a line."""
-    document = golden_document(name)
+    document = golden_document(name, {})
     samplers = ",\n".join(f"  {json.dumps(sampler)}: {json.dumps(entry)}" for sampler, entry in document.pop("samplers").items())
     head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items())
     FOLDER.mkdir(exist_ok=True)
@@ -120,7 +141,7 @@ def main() -> None:
             write(name)
             word = "written"
         else:
-            differs = golden(name) != json.loads(json.dumps(golden_document(name)))
+            differs = golden(name) != json.loads(json.dumps(golden_document(name, golden(name)["samplers"])))
             failed |= differs
             word = "differs from the committed file" if differs else "equal"
         sys.stdout.write(f"{name}: {word}\n")

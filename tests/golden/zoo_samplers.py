@@ -16,6 +16,7 @@ from tests.zoo import ZOO
 FOLDER = Path(__file__).parent / "zoo"
 LENGTH = 22
 PROMPT_LENGTHS, ENCODER_LENGTHS = (6, 3, 9), (5, 8, 2)
+LEAST_DISTINCT = 10  # of the tokens a batch's rows gain: a model that repeats itself proves nothing
 SAMPLERS: dict[str, dict[str, Any]] = {
     "RandomSampler": {"temperature": 0.8},
     "TopKSampler": {"k": 4},
@@ -46,6 +47,11 @@ def golden(name: str) -> dict[str, Any]:
     return document
 
 
+def distinct(table: list[list[int]], prompts: Any) -> int:
+    """How many different tokens the rows gain."""
+    return len({token for row, prompt in zip(table, prompts, strict=True) for token in row[len(prompt) :]})
+
+
 def asked(name: str) -> dict[str, dict[str, Any]]:
-    """The samplers that the model's original runs, without their seeds."""
+    """The samplers that the model's original runs, without seeds."""
     return {sampler: config for sampler, config in SAMPLERS.items() if (ZOO[name].family, sampler) not in REFUSED}
