@@ -40,6 +40,19 @@ def check_finite(name: str, array: np.ndarray[Any, Any]) -> None:
     )
 
 
+def check_fix(task: Any, *, wanted: bool) -> None:
+    """Makes sure that there is something to correct where `--upstream-fix` is given.
+
+    Raises:
+        UnsupportedError: KX242.
+    """
+    from kexport.graphs.capture.semantics import semantics_of
+
+    if wanted and semantics_of(task).fix is None:
+        message = f"there is no corrected form of {type(task).__name__}"
+        raise UnsupportedError("KX242", message, hint="leave out --upstream-fix: the artifact then gives what generate() gives")
+
+
 def check_tokenizer_fits(highest_id: int, vocabulary_size: int | None, name: str) -> None:
     """Makes sure that every id of the tokenizer has a row in the embedding (`vocabulary_size`; None: the model does not say).
 

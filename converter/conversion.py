@@ -17,11 +17,12 @@ from typing import Any
 import msgspec
 from kexport import targets
 from kexport.converter.artifact import Artifact, Outcome, Summary
-from kexport.converter.checks import check_finite
-from kexport.converter.forward import BACKBONE, capture_forwards, forward_signatures
+from kexport.converter.checks import check_finite, check_fix
+from kexport.converter.forward import BACKBONE, CAUSAL, capture_forwards, forward_signatures
+from kexport.converter.images import capture_image_graphs
 from kexport.converter.limits import Limits, choose_limits
 from kexport.converter.lora import LoraFile, read_lora_file
-from kexport.converter.options import ConvertOptions, make_options
+from kexport.converter.options import PACKAGES, ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
 from kexport.converter.packaging import package, record_source
 from kexport.converter.plan import Plan, check_resources, make_plan
@@ -30,6 +31,7 @@ from kexport.converter.rounding import RoundedWeights
 from kexport.converter.sources import Source, open_source
 from kexport.graphs.ir import Graph
 from kexport.graphs.passes import optimise, optimise_encoder, run_passes
+from kexport.runtime.contract import names as signatures
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import KexportError, UsageError
 from kexport.runtime.contract.files import publish_directory
@@ -185,13 +187,18 @@ class _Conversion:
 
         graphs: dict[str, Graph] = {}
         if self.source.task != BACKBONE:
-            captured = capture(original.task, hidden_states="hidden_states" in (self.options.signatures or ()))
+            check_fix(original.task, wanted=self.options.upstream_fix)
+            captured = capture(original.task, hidden_states="hidden_states" in (self.options.signatures or ()), fixed=self.options.upstream_fix)
             graphs |= captured.graphs
             self.notes += captured.notes
         for graph in graphs.values():
             passes = optimise() if "logits" in graph.outputs else optimise_encoder()
             for result in run_passes(graph, passes).values():
                 self.notes += result.refusals
+        if self.source.task == CAUSAL:
+            images, notes = capture_image_graphs(original.task, graphs[signatures.EXTEND], self.options)
+            graphs |= images
+            self.notes += notes
         forwards, notes = capture_forwards(original.task, forward_signatures(self.source.task, self.options))
         self.notes += notes
         return graphs | forwards
@@ -216,7 +223,14 @@ class _Conversion:
             weights = captured.original.weights
             if self.options.dtype != "float32":
                 weights = RoundedWeights(weights, self.options.dtype)
-            return targets.get(target).emit(captured.graphs, weights, directory, options)
+            return targets.get(target).emit(self._graphs_for(target, captured), weights, directory, options)
+
+    def _graphs_for(self, target: str, captured: _Captured) -> dict[str, Graph]:
+        """All graphs, or for a package whose runtime calls the steps of a text model only those for texts alone."""
+        if target not in PACKAGES or self.options.package != "litertlm" or signatures.VISION not in captured.graphs:
+            return captured.graphs
+        self.notes.append(f"{target}: converted for texts alone; LiteRT-LM would call none of the signatures for images")
+        return {name: graph for name, graph in captured.graphs.items() if name not in signatures.IMAGES}
 
 
 def _replaceable(original: Original) -> frozenset[str]:

@@ -41,7 +41,7 @@ FAMILIES = (
     _decoder("falcon", "Falcon", "alibi"),
     _decoder("gemma", "Gemma", "rotary", "1 + w norms", "head grouping"),
     _decoder("gemma2", "Gemma", "softcap", "local windows", "query scale"),
-    _decoder("gemma3", "Gemma3", "local and global layers", "norms of queries and keys"),
+    _decoder("gemma3", "Gemma3", "local and global layers", "norms of queries and keys", "images"),
     _decoder("gemma3n", "Gemma3n", "alternating updates", "shared caches", "inputs per layer"),
     _decoder("gemma4", "Gemma4", "heads of two sizes", "shared caches", "inputs per layer", "mixture of experts"),
     _decoder("gpt2", "GPT2", "learned positions"),

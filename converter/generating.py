@@ -34,7 +34,7 @@ class Request:
     starts; None takes what its tokenizer puts there. `max_length` counts prompt and new tokens (of split prompts the new ones only);
     `max_new_tokens` the new ones. `sampler`: its name, None = the original's; `sampler_arguments`: those given. `stop_token_ids` None takes the original's. `chat`: each prompt is
     what a user says to the model, and only its answer is wanted. `check`: compare every file and the tokenizer with their records first.
-    `lora`: the name of an adapter of the artifact.
+    `lora`: the name of an adapter of the artifact. `images`: files, of the one prompt that names them.
     """
 
     prompts: tuple[str, ...] = ()
@@ -50,6 +50,7 @@ class Request:
     chat: bool = False
     check: bool = False
     lora: str | None = None
+    images: tuple[str, ...] = ()
 
 
 def open_model(artifact: Path, request: Request, threads: int | None) -> LanguageModel:
@@ -110,7 +111,7 @@ def generate_texts(model: LanguageModel, request: Request) -> list[str]:
     if request.stop_texts or request.max_new_tokens is not None:
         return ["".join(stream_text(model, prompt, request)) for prompt in request.prompts]
     texts: list[str] = model.generate(
-        list(request.prompts), max_length=request.max_length, stop_token_ids=_stop_ids(request), strip_prompt=request.strip_prompt
+        _with_images(list(request.prompts), request), max_length=request.max_length, stop_token_ids=_stop_ids(request), strip_prompt=request.strip_prompt
     )
     return texts
 
@@ -119,7 +120,7 @@ def stream_text(model: LanguageModel, prompt: str, request: Request, say: Callab
     """The text of one prompt in pieces, each handed to `say` as soon as it is certain; ends early at a stop text."""
     form = FORMS[model.manifest.generation.prompt]
     max_length = request.max_length if request.max_new_tokens is None else form.length_for(_prompt_length(model, prompt), request.max_new_tokens)
-    pieces = model.stream(prompt, max_length=max_length, stop_token_ids=_stop_ids(request), strip_prompt=request.strip_prompt)
+    pieces = model.stream(_with_images([prompt], request), max_length=max_length, stop_token_ids=_stop_ids(request), strip_prompt=request.strip_prompt)
     stop = StopText(request.stop_texts, skip=0 if request.strip_prompt else _visible_prompt_length(model, prompt))
     result: list[str] = []
 
@@ -166,10 +167,17 @@ def _generate_batch(model: LanguageModel, request: Request, rows: Sequence[tuple
     return [row[start:][visible[start:].astype(bool)].tolist() for row, visible, start in zip(ids, mask, starts, strict=True)]
 
 
+def _with_images(prompts: list[str], request: Request) -> Any:
+    """The prompts as `generate()` takes them."""
+    return {"prompts": prompts, "images": [list(request.images)]} if request.images else prompts
+
+
 def _check(request: Request) -> None:
     """Refuse what contradicts itself before anything is loaded."""
     if bool(request.prompts) == bool(request.token_ids):
         raise UsageError("KX121", "give prompts or --token-ids, one of them", hint='kexport generate ARTIFACT "a prompt"')
+    if request.images and len(request.prompts) != 1:
+        raise UsageError("KX121", f"--image goes with one prompt, not with {len(request.prompts)}", hint="run the prompts one by one")
     if request.max_length is not None and request.max_new_tokens is not None:
         raise UsageError("KX121", "--max-length and --max-new-tokens contradict each other", hint="give one of them")
     if request.token_ids and request.chat:
@@ -225,7 +233,7 @@ def _prompt_length(model: LanguageModel, prompt: str) -> int:
     assert model.tokenizer is not None
     role, text = ("decoder", "") if model.manifest.task == _SEQ2SEQ else ("prompt", prompt)
     packer = model.tokenizer.record.packers[role]
-    return len(packer.start) + len(model.tokenizer.encode([text])[0]) + len(packer.end)
+    return len(packer.start) + len(model.tokenizer.encode(model.with_replacements([text]))[0]) + len(packer.end)
 
 
 def _visible_prompt_length(model: LanguageModel, prompt: str) -> int:
@@ -233,6 +241,6 @@ def _visible_prompt_length(model: LanguageModel, prompt: str) -> int:
     if model.manifest.task == _SEQ2SEQ:
         return 0
     assert model.tokenizer is not None
-    ids = model.tokenizer.encode([prompt])[0]
+    ids = model.tokenizer.encode(model.with_replacements([prompt]))[0]
     packed = FORMS[model.manifest.generation.prompt].kept(ids, model.tokenizer.packer("prompt"))
     return len(model.tokenizer.decode(packed).rstrip(_UNFINISHED))  # the next ids may finish its last character

@@ -27,7 +27,9 @@ class ConvertOptions:
     """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
     `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
-    `signatures`: what to give beyond logits and generating, of SIGNATURES. `lora`: a file of `save_lora_weights`; `lora_mode` None merges it.
+    `upstream_fix`: the corrected form of what KerasHub does wrong, proven against its uncached forward in place of its `generate()`. `text_only`: leave
+    out what a model does with images. `signatures`: what to give beyond logits and generating, of SIGNATURES. `lora`: a file of `save_lora_weights`;
+    `lora_mode` None merges it.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).
     """
 
@@ -43,13 +45,14 @@ class ConvertOptions:
     prefill_buckets: tuple[int, ...] | None = None
     package: str | None = None
     signatures: tuple[str, ...] | None = None
+    text_only: bool = False
     lora: str | Path | None = None
     lora_mode: LoraMode | None = None
+    upstream_fix: bool = False
     # ---- not built yet
     weights: str | None = None
     batch_size: int | None = None
     opset_only: bool = False
-    upstream_fix: bool = False
     layout: str | None = None
     low_memory: bool = False
 
@@ -62,7 +65,7 @@ class ConvertOptions:
 
 
 NOT_BUILT = (
-    "weights", "batch_size", "opset_only", "upstream_fix", "layout", "low_memory",
+    "weights", "batch_size", "opset_only", "layout", "low_memory",
 )  # fmt: skip
 
 

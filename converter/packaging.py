@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 from kexport import targets
+from kexport.converter.images import image_record, prove_replacement
 from kexport.converter.limits import Limits
 from kexport.converter.lora.records import adapter_records
 from kexport.converter.options import ConvertOptions
@@ -20,6 +21,7 @@ from kexport.converter.sources import Source
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Parameter
 from kexport.runtime.contract import manifest as records
+from kexport.runtime.contract import names
 from kexport.runtime.contract.files import sha256_file
 from kexport.runtime.contract.version import __version__
 from kexport.targets.base import Emitted
@@ -48,6 +50,9 @@ def package(
         UnsupportedError: the tokenizer cannot be exported equal.
     """
     tokenizer = _with_chat(source, _bounded(original.task, limits, _export_tokenizer(original, options, directory)), directory)
+    images = image_record(original.task, text_only=names.VISION not in {s.name for s in emitted.signatures}) if source.task == "causal-lm" else None
+    if images is not None and images.replacement and tokenizer is not None:
+        prove_replacement(original.task.preprocessor, directory, tokenizer, images)
     runtimes = _write_vendor_files(target, emitted, tokenizer, directory) if source.task != "backbone" else ()
     _carry_over(source, directory)
     return records.Manifest(
@@ -59,7 +64,8 @@ def package(
         signatures=emitted.signatures,
         cache=limits.in_cache(emitted.cache),
         tokenizer=tokenizer,
-        generation=_generation(original.task, tokenizer, emitted, limits) if source.task != "backbone" else _no_generation(original.task),
+        images=images,
+        generation=_generation(original.task, tokenizer, emitted, limits, fixed=options.upstream_fix) if source.task != "backbone" else _no_generation(original.task),
         memory=_memory(emitted, limits),
         adapters=adapter_records(original.adapter, emitted, directory),
         fusions=emitted.fusions,
@@ -151,7 +157,7 @@ def _carry_over(source: Source, directory: Path) -> None:
                 shutil.copyfile(folder / name, directory / name)
 
 
-def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted, limits: Limits) -> records.Generation:
+def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted, limits: Limits, *, fixed: bool) -> records.Generation:
     import tensorflow as tf
     from kexport.graphs.capture.semantics import semantics_of
 
@@ -164,8 +170,9 @@ def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted
         vocabulary_size=emitted.geometry.vocabulary_size,
         rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
         schedule=original.schedule,
-        prefill=original.prefill,
+        prefill="prompt" if fixed else original.prefill,
         prompt=original.prompt,
+        upstream_fix=original.fix or "" if fixed else "",
     )
 
 

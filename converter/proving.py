@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,19 @@ import msgspec
 from kexport.converter.original import Original
 from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference, rounding_explains
 from kexport.converter.parity.cases import Sizes
+from kexport.converter.parity.contradiction import contradictions
 from kexport.converter.parity.forward import Answer, ask_forward, judge_forward, run_forward
 from kexport.converter.parity.gate import Expected, ask_oracle, certificate_of, judge, run_artifact
 from kexport.converter.parity.hidden_states import ask_hidden_states
 from kexport.converter.parity.oracle import LoadedOracle, Oracle, StreamedOracle
+from kexport.converter.parity.vision import ask_vision
 from kexport.converter.rounding import RoundedWeights, round_in_place
 from kexport.converter.sources import Source
 from kexport.graphs.ir import Graph
 from kexport.graphs.low_rank import UpdatedWeights
+from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import ParityError
-from kexport.runtime.contract.manifest import Certificate, Manifest
+from kexport.runtime.contract.manifest import Certificate, Images, Manifest
 from kexport.runtime.contract.progress import Reporter
 from numpy.typing import NDArray
 
@@ -36,6 +39,18 @@ class Answers:
     pad: int
     parameters: int
     forward: list[Answer]
+    warnings: list[str] = field(default_factory=list)
+
+
+def _fitting(answers: Answers, manifest: Manifest) -> Answers:
+    """Those that the artifact is asked for: one for texts alone is shown no images."""
+    if manifest.signature(names.VISION) is not None:
+        return answers
+    return replace(
+        answers,
+        expected=[answer for answer in answers.expected if not answer.case.images],
+        forward=[answer for answer in answers.forward if answer.signature not in names.IMAGES],
+    )
 
 
 @dataclass(slots=True)
@@ -57,8 +72,9 @@ class Prover:
         """
         if not self._answers:
             self._answers = self._ask(manifest)
-        answers = self._answers[adapter]
+        answers = _fitting(self._answers[adapter], manifest)
         certificate = self._prove_generation(manifest, directory, answers, adapter)
+        certificate = msgspec.structs.replace(certificate, warnings=(*answers.warnings, *certificate.warnings))
         if not answers.forward:
             return certificate
         outputs = run_forward(directory, answers.forward, low_memory=self.depth == "stream", reporter=self.reporter)
@@ -100,26 +116,33 @@ class Prover:
             prefill=manifest.generation.prefill,
         )
         adapter = self.original.adapter
-        names = ["", adapter.file.name] if adapter is not None and not adapter.merged else [""]
+        adapters = ["", adapter.file.name] if adapter is not None and not adapter.merged else [""]
         if self.depth == "stream" and not self.original.live:
-            return {name: self._ask_streamed(name, manifest, sizes, pad) for name in names}
+            return {name: self._ask_streamed(name, manifest, sizes, pad) for name in adapters}
         with self.reporter.stage("load the original"):
             task = self.original.task if self.original.live else self.source.load("float32")
-        return {name: self._ask_loaded(task, name, manifest, sizes, pad) for name in names}
+        return {name: self._ask_loaded(task, name, manifest, sizes, pad) for name in adapters}
+
+    def _images(self, manifest: Manifest) -> Images | None:
+        """What some artifact of this original takes of images, None where none does."""
+        signatures = self.graphs if self.graphs is not None else [signature.name for signature in manifest.signatures]
+        return manifest.images if names.VISION in signatures else None
 
     def _ask_streamed(self, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
-        oracle = StreamedOracle(self.original.task, pad, self._stored_weights(name, manifest.dtype.stored))
-        expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
+        weights, images = self._stored_weights(name, manifest.dtype.stored), self._images(manifest)
+        oracle = StreamedOracle(self.original.task, pad, weights, fix=manifest.generation.upstream_fix, images=images)
+        expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
         adapter = self.original.adapter
         merged = ", the adapter merged into them" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward)
+        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward, warnings)
 
     def _ask_loaded(self, task: Any, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
-        oracle, adapter = LoadedOracle(task, pad), self.original.adapter
+        oracle = LoadedOracle(task, pad, fix=manifest.generation.upstream_fix, images=self._images(manifest))
+        adapter = self.original.adapter
         with self._as_stored(task, name, manifest.dtype.stored):
-            expected, forward = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None)
+            expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None and not oracle.fix)
         loaded = f", {adapter.file.path.name} through load_lora_weights()" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward)
+        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward, warnings)
 
     @contextlib.contextmanager
     def _as_stored(self, task: Any, name: str, stored: str) -> Iterator[None]:
@@ -137,13 +160,14 @@ class Prover:
             stack.enter_context(round_in_place(task, stored))
             yield
 
-    def _ask_oracle(self, oracle: Oracle, manifest: Manifest, sizes: Sizes, *, with_texts: bool) -> tuple[list[Expected], list[Answer]]:
-        """Its generations, of which a backbone has none, and its whole rows."""
+    def _ask_oracle(self, oracle: Oracle, manifest: Manifest, sizes: Sizes, *, with_texts: bool) -> tuple[list[Expected], list[Answer], list[str]]:
+        """Its generations, of which a backbone has none, its whole rows, and where it contradicts itself."""
         generates = manifest.task != "backbone"
         if not generates:
             oracle.description = oracle.description.replace("generate(), greedy", "backbone").replace("cached forward, greedy", "backbone")
         expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter) if generates else []
-        return expected, [*ask_forward(oracle, manifest, sizes, self.reporter), *ask_hidden_states(oracle, manifest, sizes)]
+        forward = [*ask_forward(oracle, manifest, sizes, self.reporter), *ask_hidden_states(oracle, manifest, sizes), *ask_vision(oracle)]
+        return expected, forward, contradictions(oracle, expected)
 
     def _judge_and_explain(
         self, graphs: Mapping[str, Graph], answers: Answers, results: dict[str, NDArray[Any]], weights: RoundedWeights

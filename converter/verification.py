@@ -121,8 +121,9 @@ def _replay(artifact: Path, manifest: Manifest, certificate: Certificate, adapte
 
 def _expected(record: ParityCase) -> Expected:
     """A recorded case as it was run."""
+    images = tuple(tuple(row) for row in record.inputs.get("images", []))
     if record.texts:
-        return Expected(Case(record.name, (), record.max_length, texts=tuple(record.texts)), texts=record.expected_texts)
+        return Expected(Case(record.name, (), record.max_length, texts=tuple(record.texts), images=images), texts=record.expected_texts)
     case = Case(
         record.name,
         tuple(tuple(row) for row in record.inputs["prompts"]),
@@ -130,5 +131,6 @@ def _expected(record: ParityCase) -> Expected:
         tuple(tuple(row) for row in record.inputs.get("encoder", [])),
         record.stop_token_ids,
         tuple(record.inputs["chunks"][0]) if "chunks" in record.inputs else (),
+        images=images,
     )
     return Expected(case, np.array(record.expected, np.int32))

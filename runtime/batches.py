@@ -14,6 +14,7 @@ import numpy as np
 from kexport.runtime.contract.errors import InvalidInputError
 
 ENCODER_TEXT, DECODER_TEXT = "encoder_text", "decoder_text"
+PROMPTS, IMAGES = "prompts", "images"
 
 
 def batches_of(inputs: Any) -> Iterator[Any] | None:
@@ -53,6 +54,16 @@ def read_text_pair(inputs: Any) -> tuple[list[str], list[str], bool]:
     if len(encoder_texts) != len(decoder_texts):
         raise InvalidInputError("KX528", f"{len(encoder_texts)} encoder texts do not fit {len(decoder_texts)} decoder texts")
     return encoder_texts, decoder_texts, is_single
+
+
+def split_images(inputs: Any) -> tuple[Any, Any]:
+    """The texts of one batch, and the images given with them in a dict of `prompts` and `images` (None: none). Raises InvalidInputError (KX528)."""
+    if not isinstance(inputs, Mapping) or PROMPTS not in inputs:
+        return inputs, None
+    unknown = [key for key in inputs if key not in (PROMPTS, IMAGES)]
+    if unknown:
+        raise InvalidInputError("KX528", f"the prompt has `{unknown[0]}`, which means nothing here", hint="give `prompts` and `images`")
+    return inputs[PROMPTS], inputs.get(IMAGES)
 
 
 def of_one_length(batches: Iterable[Any], key: str) -> Iterator[Any]:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.engines.base import CacheState, Engine, HiddenStates
+from kexport.runtime.images.prefill import ImagePrefill
 from kexport.runtime.prompts import Ids, Mask, Prompt, output_mask
 from kexport.runtime.samplers.base import Draw, Logits, Sampler
 
@@ -37,6 +38,7 @@ class Job:
 
     `encoder`: the encoder's prompt of a seq2seq model. `stop_ids` None never stops early. `visible_only`: tokens behind a row's first stop
     id need not be KerasHub's, because nobody will see them. `schedule` and `prefill`: what the model needs, see the manifest's `Generation`.
+    `images`: those in the prompts, for loops of independent rows.
     """
 
     prompt: Prompt
@@ -46,6 +48,7 @@ class Job:
     rng: Rng = field(default_factory=Rng)
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
+    images: ImagePrefill | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,8 @@ class IndependentRows:
         """Feed each row's prompt; the logits of its first open column."""
         prefixes = self.columns[rows]
         cache.prefilled = self._start - 1, self._length
+        if self._job.images is not None:
+            return self._engine.extend(cache, *self._job.images.fill(self._engine, cache, rows, self.ids[rows, : prefixes.max()], prefixes))
         if self._job.prefill == "prompt" or self._engine.takes_extents:
             return self._engine.extend(cache, *self._job.prompt.first_tokens(self.ids, rows, prefixes))
         _Feed(self._engine, cache).buffer(Prompt(self.ids[rows], self._mask[rows]), prefixes - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,10 +12,13 @@ from kexport.runtime import batches as forms
 from kexport.runtime import samplers
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import Manifest
+from kexport.runtime.contract.manifest import Images, Manifest
 from kexport.runtime.engines.base import Engine
 from kexport.runtime.forward import Forward
 from kexport.runtime.generation import Generated, Job, generate, loop_of
+from kexport.runtime.images import pixels
+from kexport.runtime.images import prompts as image_prompts
+from kexport.runtime.images.prefill import ImagePrefill
 from kexport.runtime.preprocessor import Preprocessor
 from kexport.runtime.prompt_forms import FORMS
 from kexport.runtime.prompts import Prompt, read_stop_ids, strip_prompt
@@ -27,6 +31,16 @@ if TYPE_CHECKING:
     from kexport.runtime.chat import ChatTemplate
 
 _NOT_VERIFIED = "not-verified"
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What one call is to continue: `encoder` of a seq2seq model, `images` where there are any."""
+
+    prompt: Prompt
+    encoder: Prompt | None = None
+    images: image_prompts.PromptImages | None = None
+    is_single: bool = False
 
 
 class LanguageModel:
@@ -101,7 +115,8 @@ class LanguageModel:
         """What KerasHub's `generate()` returns for the same arguments.
 
         With a tokenizer: a text gives a text, a list of texts a list; for a seq2seq model these are the encoder's, or a dict with
-        `encoder_text` and `decoder_text`. `max_length` counts prompt and new tokens together (None or 0: the original's default); where the
+        `encoder_text` and `decoder_text`; for a model that takes images a dict with `prompts` and `images`, each an array, a file's path or a
+        Pillow image, in KerasHub's forms. `max_length` counts prompt and new tokens together (None or 0: the original's default); where the
         manifest says that prompts are split it counts new tokens, and must be given.
         Without a tokenizer: a dict of `token_ids` and `padding_mask` [batch, length] (seq2seq: `encoder_` and `decoder_` before both; split
         prompts: KerasHub's four, see prompt_forms.py) gives a dict of numpy arrays, and `max_length` is ignored: the buffer's length counts.
@@ -145,13 +160,13 @@ class LanguageModel:
             raise UnsupportedError("KX525", "`strip_prompt` is not there for seq2seq models: their output holds no prompt")
         if forms.batches_of(inputs) is not None:
             raise InvalidInputError("KX526", "batches of prompts cannot be streamed at once", hint="stream them one after the other")
-        prompt, encoder, _ = self._read_texts(self.tokenizer, inputs, max_length)
-        if len(prompt.ids) != 1:
+        batch = self._read_texts(self.tokenizer, inputs, max_length)
+        if len(batch.prompt.ids) != 1:
             raise InvalidInputError(
-                "KX526", f"{len(prompt.ids)} prompts cannot be streamed at once", hint="stream them one after the other"
+                "KX526", f"{len(batch.prompt.ids)} prompts cannot be streamed at once", hint="stream them one after the other"
             )
         self._warn_if_not_verified()
-        return self._pieces(self.tokenizer, self._job(prompt, encoder, stop_ids, visible_only=True), strip_prompt)
+        return self._pieces(self.tokenizer, self._job(batch, stop_ids, visible_only=True), strip_prompt)
 
     def chat(
         self,
@@ -195,7 +210,7 @@ class LanguageModel:
             return
         packer = self.tokenizer.record.packers["encoder" if self._is_seq2seq else "prompt"]
         room = packer.sequence_length if self._is_seq2seq else self._form.room(self.tokenizer, self._read_max_length(max_length))
-        for ids in self.tokenizer.encode(texts):
+        for ids in self.tokenizer.encode(self.with_replacements(texts)):
             length = len(packer.start) + len(ids) + len(packer.end)
             if length > room:
                 hint = "shorten it" if self._is_seq2seq else "shorten it, or give a larger `max_length`"
@@ -287,13 +302,13 @@ class LanguageModel:
     def _generate_texts(
         self, tokenizer: Tokenizer, inputs: Any, max_length: int | None, stop_ids: tuple[int, ...] | None, without_prompt: bool
     ) -> str | list[str]:
-        prompt, encoder, is_single = self._read_texts(tokenizer, inputs, max_length)
-        generated = generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids, visible_only=True))
-        generated = self._form.joined(generated, prompt, stop_ids)
+        batch = self._read_texts(tokenizer, inputs, max_length)
+        generated = generate(self.engine, self.sampler, self._job(batch, stop_ids, visible_only=True))
+        generated = self._form.joined(generated, batch.prompt, stop_ids)
         if without_prompt:
-            generated = Generated(*_strip(generated, prompt))
+            generated = Generated(*_strip(generated, batch.prompt))
         texts = tokenizer.texts(generated.ids, generated.mask)
-        return texts[0] if is_single else texts
+        return texts[0] if batch.is_single else texts
 
     def _generate_ids(self, inputs: Any, stop_ids: tuple[int, ...] | None, without_prompt: bool) -> dict[str, Any]:
         decoder = self._decoder
@@ -301,9 +316,12 @@ class LanguageModel:
         encoder = self._read_ids(inputs, "encoder_", self.manifest.cache.encoder_capacity) if self._is_seq2seq else None
         if encoder is not None and len(encoder.ids) != len(prompt.ids):
             raise InvalidInputError("KX520", f"{len(encoder.ids)} encoder prompts do not fit {len(prompt.ids)} decoder prompts")
-        generated = self._form.joined(generate(self.engine, self.sampler, self._job(prompt, encoder, stop_ids)), prompt, stop_ids)
+        images = self._read_placed_images(inputs, prompt)
+        generated = generate(self.engine, self.sampler, self._job(_Batch(prompt, encoder, images), stop_ids))
+        generated = self._form.joined(generated, prompt, stop_ids)
         ids, mask = _strip(generated, prompt) if without_prompt else (generated.ids, self._form.as_given(generated.mask))
-        return {f"{decoder}token_ids": ids, f"{decoder}padding_mask": mask}
+        given = {forms.IMAGES: inputs[forms.IMAGES]} if images is not None else {}
+        return {f"{decoder}token_ids": ids, f"{decoder}padding_mask": mask, **given}
 
     def _read_ids(self, inputs: Any, name: str, capacity: int) -> Prompt:
         """The prompt called `name` of a dict of arrays."""
@@ -312,17 +330,47 @@ class LanguageModel:
             raise InvalidInputError("KX520", f"without a tokenizer the prompt is a dict of arrays, not {type(inputs).__name__}", hint=hint)
         return self._form.read(inputs, vocabulary_size=self.engine.vocabulary_size, capacity=capacity, name=name)
 
-    def _read_texts(self, tokenizer: Tokenizer, inputs: Any, max_length: int | None) -> tuple[Prompt, Prompt | None, bool]:
-        """The packed prompt, the encoder's, and whether one text came in instead of a list."""
+    def _read_texts(self, tokenizer: Tokenizer, inputs: Any, max_length: int | None) -> _Batch:
+        """The packed prompts, the encoder's, and the images among them."""
         length = self._read_max_length(max_length)
         capacity = self.manifest.cache.capacity
         if not self._is_seq2seq:
-            texts, is_single = forms.read_texts(inputs)
-            return self._checked(self._form.pack(tokenizer, texts, length, capacity), ""), None, is_single
+            given, images = forms.split_images(inputs)
+            texts, is_single = forms.read_texts(given)
+            prompt = self._checked(self._form.pack(tokenizer, self.with_replacements(texts), length, capacity), "")
+            return _Batch(prompt, None, self._read_images(images, prompt, is_single=is_single), is_single=is_single)
         encoder_texts, decoder_texts, is_single = forms.read_text_pair(inputs)
         encoder = self._checked(tokenizer.pack("encoder", encoder_texts), "encoder_")
         decoder = self._checked(tokenizer.pack("decoder", decoder_texts, length, capacity=capacity), "decoder_")
-        return decoder, encoder, is_single
+        return _Batch(decoder, encoder, is_single=is_single)
+
+    def with_replacements(self, texts: Sequence[str]) -> list[str]:
+        """Texts as they become ids: with what the original's preprocessor writes where an image stands."""
+        return list(texts) if self.manifest.images is None else image_prompts.with_replacements(texts, self.manifest.images)
+
+    def _read_images(self, given: Any, prompt: Prompt, *, is_single: bool) -> image_prompts.PromptImages | None:
+        """The images of packed texts."""
+        if given is None:
+            return None
+        record = self._images_record()
+        rows = pixels.read_images(given, len(prompt.ids), is_single=is_single, record=record)
+        return image_prompts.place_images(prompt, pixels.to_pixel_values(rows, record), record)
+
+    def _read_placed_images(self, inputs: Mapping[str, Any], prompt: Prompt) -> image_prompts.PromptImages | None:
+        """The images of prompts that came as ids."""
+        if inputs.get(forms.IMAGES) is None or self._is_seq2seq:
+            return None
+        return image_prompts.read_placed_images(inputs, prompt, self._images_record())
+
+    def _images_record(self) -> Images:
+        """What the artifact takes. Raises UnsupportedError (KX584) where that is text alone, InvalidInputError (KX555) for sizes that are none."""
+        record = self.manifest.images
+        if record is None or self.manifest.signature(names.VISION) is None:
+            hint = "" if record is None or not record.tokens else "convert it again, without --text-only"
+            raise UnsupportedError("KX584", "this artifact takes texts alone, no images", hint=hint)
+        if min(record.height, record.width, record.channels, record.tokens) < 1 or (self.tokenizer is not None and record.steps is None):
+            raise InvalidInputError("KX555", "the manifest does not say how images become pixel values", hint="convert the model again")
+        return record
 
     def _checked(self, prompt: Prompt, name: str) -> Prompt:
         """What a tokenizer gave is checked as what a caller gives."""
@@ -336,9 +384,13 @@ class LanguageModel:
             return read_stop_ids(stop_token_ids, automatic=None)
         return read_stop_ids(stop_token_ids, self.manifest.generation.stop_token_ids or self.tokenizer.record.stop_token_ids)
 
-    def _job(self, prompt: Prompt, encoder: Prompt | None, stop_ids: tuple[int, ...] | None, *, visible_only: bool = False) -> Job:
+    def _job(self, batch: _Batch, stop_ids: tuple[int, ...] | None, *, visible_only: bool = False) -> Job:
+        images = None if batch.images is None else ImagePrefill(batch.images, lambda: self.forward)
+        if images is not None and self.sampler.steps_together(len(batch.prompt.ids)):
+            message = f"{type(self.sampler).__name__} looks at all rows of a step together, which KerasHub's own prompts with images do not allow"
+            raise UnsupportedError("KX585", message, hint="choose greedy, top_k, top_p or random")
         original = self.manifest.generation
-        return Job(prompt, encoder, stop_ids, visible_only, original.rng, original.schedule, original.prefill)
+        return Job(batch.prompt, batch.encoder, stop_ids, visible_only, original.rng, original.schedule, original.prefill, images)
 
     def _warn_if_not_verified(self) -> None:
         if self.manifest.parity.verdict == _NOT_VERIFIED and not self._warned:

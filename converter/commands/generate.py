@@ -39,6 +39,7 @@ _SAMPLER_ARGUMENTS = ("k", "p", "temperature", "num_beams", "alpha", "seed")
 )
 @click.option("--check", is_flag=True, help="Compare all files and the tokenizer with what was recorded at conversion first.")
 @click.option("--lora", metavar="NAME", help="Use the adapter NAME that the artifact brings.  [default: none]")
+@click.option("--image", "images", multiple=True, type=click.Path(), metavar="FILE", help="An image of the prompt, in the order in which it names them. Repeatable.")
 @threads_option
 @json_option
 def command(artifact: Path, prompts: tuple[str, ...], stream: bool, threads: int | None, as_json: bool, **options: Any) -> None:

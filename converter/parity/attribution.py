@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case, padded
+from kexport.converter.parity.images import placed_images
 from kexport.converter.parity.tolerances import AS_CLOSE_AS, LOGIT_BOUND
 from kexport.graphs.interpreter import Caches, new_caches, run
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
+from kexport.runtime.contract.manifest import Images
 from numpy.typing import NDArray
 
 LARGEST_MODEL = 500_000_000  # parameters; the reference is slow
@@ -55,11 +57,32 @@ def reference_logits(
         buffer, _ = padded((case.prompts[row_index],), len(row), pad)
         _feed(graph, weights, caches, feeds, buffer, 0, valid=prompt_length)  # one call of the original's
         start = case.start - 1
+    if case.images and case.images[row_index]:
+        start = prompt_length - 1
+        _hold_images(graphs, weights, caches, case, row_index, row[None, :start])
     for stop in range(start + 1 if case.is_literal else prompt_length, len(row)):
         step = _feed(graph, weights, caches, feeds, row[None, start:stop], start, valid=len(row))
         logits += [step] if stop >= prompt_length else []
         start = stop
     return np.stack(logits)
+
+
+def _hold_images(graphs: Mapping[str, Graph], weights: WeightSource, caches: Caches, case: Case, row_index: int, ids: NDArray[Any]) -> None:
+    """Let the caches hold a prompt `ids` [1, length] with its images, as `prefill_images` computes it."""
+    vision, slots = graphs[names.VISION], graphs[names.EXTEND].slots
+    _, height, width, channels = (int(size) if isinstance(size, int) else 0 for size in vision.inputs[names.PIXEL_VALUES].shape)
+    tokens = int(vision.type_of(vision.outputs[names.IMAGE_EMBEDDINGS]).shape[1])
+    placed = placed_images(case, Images(height=height, width=width, channels=channels, tokens=tokens), ids.shape[1])
+    dtype, mask = next(iter(slots.values())).dtype, placed["vision_mask"][row_index]
+    pixels = placed["images"][row_index, : len(case.images[row_index])].astype(dtype)
+    embedded = run(vision, {names.PIXEL_VALUES: pixels}, weights)[names.IMAGE_EMBEDDINGS]
+    embeddings = np.zeros((1, ids.shape[1], embedded.shape[-1]), dtype)
+    embeddings[0, mask] = embedded.reshape(-1, embedded.shape[-1])
+    feeds = {names.TOKEN_IDS: ids, names.VISION_MASK: mask[None], names.IMAGE_EMBEDDINGS: embeddings}
+    held = run(graphs[names.PREFILL_IMAGES], feeds, weights)
+    for layer, slot in enumerate(slots):
+        for cache, part in zip(caches[slot], (names.KEYS, names.VALUES), strict=True):
+            cache[:, : ids.shape[1]] = held[f"{part}.{layer}"]
 
 
 def _feed(graph: Graph, weights: WeightSource, caches: Caches, others: dict[str, Any], tokens: NDArray[Any], start: int, *, valid: int) -> NDArray[Any]:

@@ -27,7 +27,8 @@ class Case:
     """One run. `prompts`: token ids of each row, for the decoder; `encoder`: the same for the encoder of a seq2seq model.
 
     `max_length`: the padded length of the decoder's rows. `chunks`: feed prompts in pieces of these sizes (the last repeats). `schedule` and
-    `prefill`: how the original feeds its model (see the manifest's `Generation`), where forced tokens must be fed in the same way.
+    `prefill`: how the original feeds its model (see the manifest's `Generation`), where forced tokens must be fed in the same way. `images`: for each
+    row one number an image: the column where its ids begin, or, of texts, any.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Case:
     texts: tuple[str, ...] = field(default=())
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
+    images: tuple[tuple[int, ...], ...] = ()
 
     @property
     def is_literal(self) -> bool:
@@ -105,7 +107,8 @@ class Sizes:
     prefill: Literal["prompt", "buffer"] = "prompt"
 
 
-def _prompts(generator: np.random.Generator, lengths: tuple[int, ...], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
+def random_prompts(generator: np.random.Generator, lengths: tuple[int, ...], sizes: Sizes) -> tuple[tuple[int, ...], ...]:
+    """Rows of these lengths, of ids that are neither padding nor stop ids."""
     allowed = np.array([token for token in range(sizes.vocabulary) if token not in sizes.forbidden])
     return tuple(tuple(int(token) for token in generator.choice(allowed, length)) for length in lengths)
 
@@ -121,7 +124,7 @@ def build_cases(sizes: Sizes) -> list[Case]:
     encoder_lengths = tuple(min(length, encoder_longest) for length in ENCODER_LENGTHS) if sizes.seq2seq else ()
     spread = max(lengths) - min(lengths) if sizes.split else 0  # there all rows get as many new tokens as the shortest
     length = min(max(lengths) + new_tokens, sizes.capacity - spread)
-    ragged = Case("ragged batch", _prompts(generator, lengths, sizes), length, _prompts(generator, encoder_lengths, sizes))
+    ragged = Case("ragged batch", random_prompts(generator, lengths, sizes), length, random_prompts(generator, encoder_lengths, sizes))
     first = replace(ragged, name="one row", prompts=ragged.prompts[:1], encoder=ragged.encoder[:1], max_length=lengths[0] + new_tokens)
     split = replace(first, name=f"{sizes.prefill} in pieces", prompts=ragged.prompts[1:2], encoder=ragged.encoder[1:2], max_length=lengths[1] + 2, chunks=(1, 2, 3))
     return [replace(case, schedule=sizes.schedule, prefill=sizes.prefill) for case in (ragged, first, split, *_long_case(generator, sizes))]
@@ -143,9 +146,9 @@ def _long_case(generator: np.random.Generator, sizes: Sizes) -> list[Case]:
     if sizes.split:
         length = min(length, SPLIT_PROMPT + SPLIT_NEW_TOKENS)
         new_tokens = length - SPLIT_PROMPT
-    encoder = _prompts(generator, (sizes.encoder_capacity or max(ENCODER_LENGTHS),), sizes) if sizes.seq2seq else ()
+    encoder = random_prompts(generator, (sizes.encoder_capacity or max(ENCODER_LENGTHS),), sizes) if sizes.seq2seq else ()
     name = "full cache" if length == sizes.capacity else f"long {'row' if sizes.split else 'prompt'} ({length} of {sizes.capacity} positions)"
-    return [Case(name, _prompts(generator, (length - new_tokens,), sizes), length, encoder)]
+    return [Case(name, random_prompts(generator, (length - new_tokens,), sizes), length, encoder)]
 
 
 def one_token_case(case: Case, sizes: Sizes) -> Case | None:

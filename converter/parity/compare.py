@@ -108,6 +108,8 @@ def _record(case: Case, expected: NDArray[Any], compared: int, equal: int, **fig
         inputs["encoder"] = [list(row) for row in case.encoder]
     if case.chunks:
         inputs["chunks"] = [list(case.chunks)]
+    if case.images:
+        inputs["images"] = [list(row) for row in case.images]
     return ParityCase(
         name=case.name,
         inputs=inputs,
@@ -123,7 +125,7 @@ def _record(case: Case, expected: NDArray[Any], compared: int, equal: int, **fig
 def compare_texts(case: Case, expected: list[str], texts: list[str]) -> Compared:
     """Compare one text-mode case: the strings must be equal."""
     record = ParityCase(
-        name=case.name, inputs={}, expected=[], max_length=case.max_length, texts=list(case.texts), expected_texts=expected,
+        name=case.name, inputs={"images": [list(row) for row in case.images]} if case.images else {}, expected=[], max_length=case.max_length, texts=list(case.texts), expected_texts=expected,
         tokens_compared=len(expected), tokens_equal=sum(a == b for a, b in zip(expected, texts, strict=True)),
     )  # fmt: skip
     wrong = next((i for i, (a, b) in enumerate(zip(expected, texts, strict=True)) if a != b), None)

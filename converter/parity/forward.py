@@ -42,7 +42,8 @@ class Answer:
 
 def ask_forward(oracle: Oracle, manifest: Manifest, sizes: Sizes, reporter: Reporter) -> list[Answer]:
     """The original on a ragged batch, and on one long row, for every signature over whole rows."""
-    wanted = [signature for signature in manifest.signatures if signature.name in names.FORWARD]
+    of_images = set(names.IMAGES)  # proven by prompts with images
+    wanted = [signature for signature in manifest.signatures if signature.name in names.FORWARD and signature.name not in of_images]
     answers: list[Answer] = []
     if not wanted:
         return answers

@@ -17,10 +17,11 @@ import numpy as np
 from kexport.converter.cpu import cpu_features
 from kexport.converter.parity.cases import FIXED_TEXTS, Case, Sizes, build_cases, one_token_case, stop_case
 from kexport.converter.parity.compare import Compared, compare, compare_texts
+from kexport.converter.parity.images import affords_logits, build_image_cases, image_text_case
 from kexport.converter.parity.oracle import Oracle
 from kexport.converter.parity.tolerances import LOGIT_BOUND, MOST_NEAR_TIES, NEAR_TIE_FACTOR
 from kexport.runtime.contract.errors import InternalError, ParityError
-from kexport.runtime.contract.manifest import Certificate, ParityCase
+from kexport.runtime.contract.manifest import Certificate, Images, ParityCase
 from kexport.runtime.contract.progress import Reporter
 from numpy.typing import NDArray
 
@@ -50,6 +51,8 @@ def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Repo
             tokens = oracle.generate(case)
             answers.append(Expected(case, tokens, oracle.logits(case, tokens)))
             stage.advance()
+        if oracle.images is not None:
+            answers += _ask_for_images(oracle, sizes, oracle.images)
         if oracle.steps is None:
             stopped = stop_case(answers[0].case, answers[0].tokens)  # type: ignore[arg-type]
             on_tokens = [case for case in (stopped, one_token_case(cases[0], sizes)) if case is not None]
@@ -57,6 +60,18 @@ def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Repo
             if with_texts:
                 answers += _ask_for_texts(oracle, sizes, reporter)
         stage.advance()
+    return answers
+
+
+def _ask_for_images(oracle: Oracle, sizes: Sizes, images: Images) -> list[Expected]:
+    """The original on prompts with images; of a streamed one the shortest, and its few steps."""
+    cases = build_image_cases(sizes, images)
+    if oracle.steps is not None:
+        cases = [dataclasses.replace(case, max_length=len(case.prompts[0]) + oracle.steps) for case in cases[-1:]]
+    answers = []
+    for case in cases:
+        tokens = oracle.generate(case)
+        answers.append(Expected(case, tokens, oracle.logits(case, tokens) if affords_logits(case, sizes) else None))
     return answers
 
 
@@ -68,9 +83,12 @@ def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Exp
 
     longest = _text_length(oracle)
     length = min(TEXT_NEW_TOKENS, max(0, sizes.capacity - longest)) if sizes.split else min(sizes.capacity, longest + TEXT_NEW_TOKENS)
-    case = Case("text", (), length, texts=FIXED_TEXTS)
+    cases = [Case("text", (), length, texts=FIXED_TEXTS)]
+    with_images = image_text_case(oracle.images, longest + TEXT_NEW_TOKENS) if oracle.images is not None else None
+    if with_images is not None and with_images.max_length <= sizes.capacity:
+        cases.append(with_images)
     try:
-        return [Expected(case, texts=oracle.texts(case))]
+        return [Expected(case, texts=oracle.texts(case)) for case in cases]
     except (ValueError, tf.errors.OpError) as error:
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         reporter.warn(f"the original's own generate() fails on text, so only token ids were compared: {first_line[:SHOWN_OF_AN_ERROR]}")

@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
+from kexport.converter.parity.images import placed_images, raw_images
 from kexport.runtime.contract import names
+from kexport.runtime.contract.manifest import Images
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int32]
@@ -23,13 +25,16 @@ Logits = NDArray[np.float32]
 
 
 class Oracle(ABC):
-    """`description` goes into the certificate. `steps`: None for whole generations, else how many new tokens are affordable."""
+    """`description` goes into the certificate. `images`: what the artifacts take of these, None: none. `steps`: None for whole generations, else how
+    many new tokens are affordable. `fix`: what the artifact corrects, so that the original's uncached forward is the judge; empty: its own loop is."""
 
     description: str
     steps: int | None = None
 
-    def __init__(self, task: Any, pad: int) -> None:
-        self.task, self.pad = task, pad
+    def __init__(self, task: Any, pad: int, *, fix: str = "", images: Images | None = None) -> None:
+        self.task, self.pad, self.fix, self.images = task, pad, fix, images
+        if fix:
+            self.description = f"KerasHub's uncached forward, greedy, float32, TensorFlow on CPU; its generate() gives something else: {fix}"
 
     @property
     def prompt_form(self) -> str:
@@ -51,6 +56,8 @@ class Oracle(ABC):
         depend on how tokens are fed, as the original's loop feeds them; NaN in front of its first step."""
         import tensorflow as tf
 
+        if self.fix:
+            return self.forward(names.SCORE, {names.TOKEN_IDS: rows, names.PADDING_MASK: np.ones(rows.shape, bool)})[names.LOGITS]
         with tf.device("CPU"):
             if case.is_literal:
                 return self._stepped_logits(case, rows)
@@ -82,9 +89,14 @@ class Oracle(ABC):
         where the family has one, else of its plain forward."""
         import tensorflow as tf
         from kexport.graphs.capture.forward import run_stock
+        from kexport.graphs.capture.images import images_of
 
         with tf.device("CPU"):
             tensors = {name: tf.constant(array) for name, array in feeds.items()}
+            if signature == names.VISION:
+                family = images_of(self.task)
+                assert family is not None
+                return {names.IMAGE_EMBEDDINGS: np.asarray(family.vision(tensors[names.PIXEL_VALUES]), np.float32)}
             outputs = run_stock(self.task, signature, tensors)
             if signature == names.SCORE and hasattr(self.task, "score"):
                 outputs = {names.LOGITS: self.task.score(tensors[names.TOKEN_IDS], padding_mask=tensors[names.PADDING_MASK])}
@@ -101,7 +113,18 @@ class Oracle(ABC):
             encoder_ids, encoder_mask = (tf.constant(part) for part in case.encoder_rows(self.pad))
             return decoder_form(self.task).whole(encoder_ids, encoder_mask, ids)
         form = cache_form(self.task)
+        if case.images:
+            return self._cached_forward_with_images(case, ids, form.empty(*rows.shape))
         return form.call(self.task, ids, form.empty(*rows.shape), tf.constant(0))  # SmolLM3 takes tensors only
+
+    def _cached_forward_with_images(self, case: Case, ids: Any, cache: Any) -> Any:
+        import tensorflow as tf
+        from kexport.graphs.capture.images import images_of
+
+        family = images_of(self.task)
+        assert family is not None and self.images is not None
+        placed = {name: tf.constant(array) for name, array in placed_images(case, self.images, ids.shape[1]).items()}
+        return family.cached_forward(ids, cache, placed["images"], placed["vision_mask"], placed["vision_indices"])
 
 
 class LoadedOracle(Oracle):
@@ -111,9 +134,24 @@ class LoadedOracle(Oracle):
 
     def generate(self, case: Case) -> Tokens:
         """See Oracle."""
-        inputs = generate_inputs(case, self.pad, self.prompt_form)
+        if self.fix:
+            return self._uncached_rows(case)
+        inputs: dict[str, Any] = generate_inputs(case, self.pad, self.prompt_form)
+        if case.images:
+            assert self.images is not None
+            inputs |= placed_images(case, self.images, case.max_length)
         with self._greedy(preprocessor=None):
             return generated_rows(case, self._generated(inputs, case.stop_token_ids), self.prompt_form)
+
+    def _uncached_rows(self, case: Case) -> Tokens:
+        """KerasHub's greedy loop, each step a forward over the whole rows so far."""
+        ids, mask = case.decoder_rows(self.pad)
+        for column in range(case.start, case.max_length):
+            if case.stop_token_ids is not None and (np.isin(ids, case.stop_token_ids) & ~mask).any(axis=1).all():
+                break
+            best = self.logits(case, ids[:, :column])[:, -1].argmax(axis=-1)
+            ids[:, column] = np.where(mask[:, column], ids[:, column], best)
+        return ids
 
     def _generated(self, inputs: dict[str, Any], stop_token_ids: Any) -> Any:
         """What `generate()` returns for ids; where it fails only in putting batches together (Gemma 3 without images), what it puts together."""
@@ -127,7 +165,11 @@ class LoadedOracle(Oracle):
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
         with self._greedy(preprocessor=self.task.preprocessor), self._short_prefill(case):
-            return list(self._generate(list(case.texts), max_length=case.max_length))
+            inputs: Any = list(case.texts)
+            if case.images:
+                assert self.images is not None
+                inputs = {"prompts": inputs, "images": raw_images(case, self.images)}
+            return list(self._generate(inputs, max_length=case.max_length))
 
     def _generate(self, inputs: Any, **options: Any) -> Any:
         """The public `generate()`, compiled; where the model cannot be compiled (Qwen with local windows), op by op, as `run_eagerly=True` has it."""
@@ -176,10 +218,11 @@ class StreamedOracle(Oracle):
 
     steps = 3
 
-    def __init__(self, task: Any, pad: int, weights: Any) -> None:
-        super().__init__(task, pad)
+    def __init__(self, task: Any, pad: int, weights: Any, *, fix: str = "", images: Images | None = None) -> None:
+        super().__init__(task, pad, fix=fix, images=images)
         self._weights = weights
-        self.description = f"KerasHub's cached forward, greedy, float32, weights streamed from the checkpoint, {self.steps} steps"
+        kind = f"uncached forward (its generate() gives something else: {fix})" if fix else "cached forward"
+        self.description = f"KerasHub's {kind}, greedy, float32, weights streamed from the checkpoint, {self.steps} steps"
 
     def generate(self, case: Case) -> Tokens:
         """Greedy steps of the cached forward, each over the whole row so far; rows of equal length only."""

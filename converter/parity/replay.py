@@ -12,24 +12,28 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
+from kexport.converter.parity.images import placed_images, raw_images, with_first_as_file
 from kexport.converter.parity.resident import bounded_mappings
 from kexport.runtime.contract.errors import KexportError
 from kexport.runtime.contract.manifest import Rng
 from kexport.runtime.engines.base import CacheState, Engine
 from kexport.runtime.generation import EngineDecoder
+from kexport.runtime.images.prefill import ImagePrefill
+from kexport.runtime.images.prompts import read_placed_images
 from kexport.runtime.prompts import Prompt
 from numpy.typing import NDArray
 
 MAPPED_AT_MOST = 1_000_000_000  # bytes of weight pages kept resident in a low-memory replay
 
 
-def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> NDArray[np.float32]:
+def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int, images: ImagePrefill | None = None) -> NDArray[np.float32]:
     """The artifact's logits along the original's rows: [rows, length, vocabulary], NaN in front of each prompt's last token."""
     if case.is_literal:
         return _stepped_logits(engine, case, rows, pad)
@@ -39,7 +43,7 @@ def forced_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) -> N
     if case.encoder:
         engine.encode(*case.encoder_rows(pad), cache)
     lengths = np.array([len(prompt) for prompt in case.prompts])
-    logits[np.arange(count), lengths - 1] = _feed_prompts(engine, cache, case, rows, lengths)
+    logits[np.arange(count), lengths - 1] = _feed_prompts(engine, cache, case, rows, lengths, images)
     while (lengths < length).any():
         running = lengths < length
         tokens = rows[np.arange(count), np.minimum(lengths, length - 1)][:, None]
@@ -59,7 +63,12 @@ def _stepped_logits(engine: Engine, case: Case, rows: NDArray[Any], pad: int) ->
     return logits
 
 
-def _feed_prompts(engine: Engine, cache: CacheState, case: Case, rows: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.float32]:
+def _feed_prompts(
+    engine: Engine, cache: CacheState, case: Case, rows: NDArray[Any], lengths: NDArray[Any], images: ImagePrefill | None
+) -> NDArray[np.float32]:
+    if images is not None:
+        tokens, counts = images.fill(engine, cache, np.arange(len(rows)), rows[:, : lengths.max()], lengths)
+        return engine.extend(cache, tokens, counts)
     if not case.chunks:
         return engine.extend(cache, rows[:, : lengths.max()], lengths)
     done, pieces = 0, list(case.chunks)
@@ -74,13 +83,27 @@ def _feed_prompts(engine: Engine, cache: CacheState, case: Case, rows: NDArray[A
 def run_case(model: Any, text_model: Any, case: Case, expected: NDArray[Any] | None, pad: int) -> dict[str, Any]:
     """`tokens` or `texts` of one case, and `logits` where the original's tokens are given."""
     if case.texts:
-        return {"texts": text_model.generate(list(case.texts), max_length=case.max_length)}
+        return {"texts": _generate_texts(text_model, case)}
     form = model.manifest.generation.prompt
-    generated = model.generate(generate_inputs(case, pad, form), stop_token_ids=case.stop_token_ids)
+    inputs: dict[str, Any] = generate_inputs(case, pad, form)
+    images = None
+    if case.images:
+        inputs |= placed_images(case, model.manifest.images, case.max_length)
+        placed = read_placed_images(inputs, Prompt(*case.decoder_rows(pad)), model.manifest.images)
+        images = ImagePrefill(placed, lambda: model.forward) if placed is not None else None
+    generated = model.generate(inputs, stop_token_ids=case.stop_token_ids)
     result: dict[str, Any] = {"tokens": generated_rows(case, generated, form)}
     if expected is not None:
-        result["logits"] = forced_logits(model.engine, case, expected, pad)
+        result["logits"] = forced_logits(model.engine, case, expected, pad, images)
     return result
+
+
+def _generate_texts(model: Any, case: Case) -> Any:
+    if not case.images:
+        return model.generate(list(case.texts), max_length=case.max_length)
+    with tempfile.TemporaryDirectory(prefix="kexport-parity-") as directory:
+        images = with_first_as_file(raw_images(case, model.manifest.images), Path(directory))
+        return model.generate({"prompts": list(case.texts), "images": images}, max_length=case.max_length)
 
 
 def main(artifact: str, cases_file: str, results_file: str) -> None:
@@ -117,7 +140,7 @@ def _run(runtime: Any, artifact: str, document: dict[str, Any], low_memory: bool
 
 def case_from_json(entry: dict[str, Any]) -> Case:
     """A case from its JSON form."""
-    rows = {name: tuple(tuple(row) for row in entry[name]) for name in ("prompts", "encoder")}
+    rows = {name: tuple(tuple(row) for row in entry[name]) for name in ("prompts", "encoder", "images")}
     stop = entry["stop_token_ids"]
     return Case(
         name=entry["name"],

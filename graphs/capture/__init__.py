@@ -26,12 +26,13 @@ class Captured:
     notes: list[str]
 
 
-def capture(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False) -> Captured:
+def capture(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: bool = False, fixed: bool = False) -> Captured:
     """Capture a keras_hub CausalLM or Seq2SeqLM, live or abstract; the task is left as found. Adapters (LoRA) are left out of the graph:
     its weights bring them (capture/lora.py).
 
     Args:
         without: names of interceptors to leave out, e.g. {"attention"}: these layers stay plain ops.
+        fixed: the corrected form of what the original does wrong (see Semantics.fix).
         hidden_states: `extend` gives `hidden_states` [batch, sequence, hidden size], too: what the head makes logits of.
 
     Raises:
@@ -42,7 +43,7 @@ def capture(task: Any, *, without: frozenset[str] = frozenset(), hidden_states: 
             graphs, notes = capture_seq2seq(task, without=without, hidden_states=hidden_states)
             return Captured(graphs, notes)
         if hasattr(task, "call_with_cache"):
-            graph, notes = capture_causal(task, without=without, hidden_states=hidden_states)
+            graph, notes = capture_causal(task, without=without, hidden_states=hidden_states, fixed=fixed)
             return Captured({"extend": graph}, notes)
     raise UnsupportedError("KX205", f"{type(task).__name__} is neither a CausalLM nor a Seq2SeqLM", hint="see `kexport list`")
 

@@ -185,6 +185,37 @@ class Tokenizer(Record, frozen=True, kw_only=True):
     chat: Chat | None = None
 
 
+class ImageSteps(Record, frozen=True, kw_only=True):
+    """How an image of any size becomes pixel values: brought to the model's size, then `* scale + offset` per channel (one number: all channels).
+
+    `aspect`: what is done to an image whose sides have another ratio: `crop` cuts, `pad` adds zeros, `stretch` distorts.
+    """
+
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    aspect: Literal["crop", "pad", "stretch"] = "crop"
+    scale: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
+
+
+class Images(Record, frozen=True, kw_only=True):
+    """What images an artifact takes beside text, by its signatures `vision` and `prefill_images`.
+
+    `height`, `width`, `channels`: of pixel values. `tokens`: the embeddings that one image becomes, and the ids that stand for it in a row. The rest
+    comes from the original's preprocessor and is empty without one. `most`: images of one prompt. `marker`: what stands for an image in a text, and
+    `replacement` what is written there instead before the text becomes ids (empty: not known, such texts are refused); `placeholder_id`: the id whose embeddings are the image's.
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    tokens: int
+    most: int = 0
+    marker: str = ""
+    replacement: str = ""
+    placeholder_id: int | None = None
+    steps: ImageSteps | None = None
+
+
 class Rng(Record, frozen=True, kw_only=True):
     """What KerasHub's seeded draws depend on: `tf_cpu` or `xla` kernels, and the number of intra-op threads (`tf_cpu`, batch > 1)."""
 
@@ -198,6 +229,7 @@ class Generation(Record, frozen=True, kw_only=True):
     `schedule`: `rows` where rows may run at their own pace, `lock_step` where the model sees KerasHub's literal schedule (recurrent states).
     `prefill`: `prompt`, or `buffer` where the original's result depends on its prefill of the whole padded buffer. `prompt`: `whole`, or
     `split` where all but the prompt's last token are an input of their own and lengths count new tokens (runtime/prompt_forms.py).
+    `upstream_fix`: what the artifact does right that the original's `generate()` does wrong; empty: it gives what `generate()` gives.
     """
 
     sampler: dict[str, Any] = msgspec.field(default_factory=lambda: {"class_name": "TopKSampler", "config": {"k": 5}})
@@ -208,6 +240,7 @@ class Generation(Record, frozen=True, kw_only=True):
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
     prompt: Literal["whole", "split"] = "whole"
+    upstream_fix: str = ""
 
 
 class Memory(Record, frozen=True, kw_only=True):
@@ -368,6 +401,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     signatures: tuple[Signature, ...] = ()
     cache: Cache = Cache()
     tokenizer: Tokenizer | None = None
+    images: Images | None = None
     generation: Generation = Generation()
     memory: Memory = Memory()
     parity: Certificate = Certificate()

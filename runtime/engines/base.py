@@ -158,6 +158,14 @@ class Engine(ABC):
         """
         raise UnsupportedError("KX554", "this artifact has no encoder", hint="pass `token_ids` and `padding_mask` only")
 
+    def fill(self, cache: CacheState, contents: Sequence[Sequence[npt.NDArray[Any]]]) -> None:
+        """Let an empty cache hold what another signature computed: `contents[b]` are row b's keys and values [tokens, heads, head_dim] of every slot, in the
+        order of the manifest's slots, or nothing for a row that stays empty. `check_contents` is for engines.
+
+        Raises InvalidInputError: KX552 for contents that do not fit, KX553 where a row would hold more than its capacity.
+        """
+        raise UnsupportedError("KX558", "this artifact's engine takes no prompts with images", hint="give texts alone")
+
     def set_adapter(self, adapter: Adapter | None) -> None:
         """Compute with the adapter added to the weights, None: without one. Caches made before go on as they were made, or become unusable.
 
@@ -190,6 +198,17 @@ def normal_lengths(cache: CacheState, tokens: Tokens, lengths: Sequence[int] | L
         hint = "ask for fewer tokens, or convert again with a larger --max-length"
         raise InvalidInputError("KX553", f"{longest} tokens do not fit a cache of {cache.capacity}", hint=hint)
     return result
+
+
+def check_contents(cache: CacheState, contents: Sequence[Sequence[npt.NDArray[Any]]], tensors: int) -> Lengths:
+    """How many tokens each row of `fill`'s contents holds. Raises InvalidInputError (KX552, KX553)."""
+    if len(contents) != cache.batch_size or cache.lengths.any() or any(len(row) not in (0, tensors) for row in contents):
+        raise InvalidInputError("KX552", f"contents of {len(contents)} rows do not fit an empty cache of {cache.batch_size} rows and {tensors} tensors")
+    lengths = np.array([len(row[0]) if row else 0 for row in contents], np.int64)
+    if int(lengths.max()) > cache.capacity:
+        hint = "ask for fewer tokens, or convert again with a larger --max-length"
+        raise InvalidInputError("KX553", f"{int(lengths.max())} tokens do not fit a cache of {cache.capacity}", hint=hint)
+    return lengths
 
 
 def equal_steps(counts: Lengths, longest: int) -> Iterator[tuple[int, int]]:

@@ -33,6 +33,7 @@ from kexport.runtime.engines.base import (
     Lengths,
     Logits,
     Tokens,
+    check_contents,
     equal_steps,
     hidden_size_of,
     normal_lengths,
@@ -328,6 +329,14 @@ class OnnxEngine(Engine):
         if self._goes_in_one_call(cache, counts, width):
             return self._extend_rows(cache, None, tokens[:, :width], counts)
         return self._extend_row_by_row(cache, tokens, counts)
+
+    def fill(self, cache: CacheState, contents: Sequence[Sequence[Array]]) -> None:
+        assert isinstance(cache, OnnxCache)
+        lengths = check_contents(cache, contents, len(cache.self_arrays))
+        for row, parts in enumerate(contents):
+            for array, part in zip(cache.self_arrays, parts, strict=False):  # heads may be stored wider than they are: the rest stays zero
+                array[row, :, : part.shape[0], : part.shape[2]] = part.transpose(1, 0, 2)
+        cache.lengths[:] = lengths
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         if self._session is None:

@@ -33,6 +33,7 @@ from kexport.runtime.engines.base import (
     Lengths,
     Logits,
     Tokens,
+    check_contents,
     equal_steps,
     hidden_size_of,
     normal_lengths,
@@ -132,6 +133,19 @@ class OpenVinoCache(CacheState):
         keeps = np.cumsum(self.mask, axis=1) <= self.lengths[:, None]
         self.mask = self.mask * keeps
         self.aligned &= (shortened == self.lengths) | (self.lengths == 0)
+
+    def set_contents(self, contents: Sequence[Sequence[Array]], lengths: Lengths, width: int) -> None:
+        """Hold these rows, each [tokens, heads, dim] a state, at the right end of `width` columns."""
+        first = next(row for row in contents if row)
+        states: dict[str, Array] = {}
+        for index, name in enumerate(self._layout.states):
+            _, heads, dim = first[index].shape
+            states[name] = np.zeros((self.batch_size, heads, width, dim), np.float32)
+            for row, parts in enumerate(contents):
+                if parts:
+                    states[name][row, :, width - lengths[row] :] = parts[index].transpose(1, 0, 2)
+        self._replace(states, (np.arange(width) >= width - lengths[:, None]).astype(np.int64))
+        self.lengths, self.aligned = lengths.copy(), np.ones(self.batch_size, bool)
 
     def drop_rows_that_hold_nothing(self) -> None:
         """Start over without the columns that no row needs, where all rows are empty."""
@@ -294,6 +308,14 @@ class OpenVinoEngine(Engine):
             for start, stop in equal_steps(counts, self._longest):
                 self._extend_step(cache, tokens[:, start:stop], counts >= stop, counts == stop, result, start)
         return result
+
+    def fill(self, cache: CacheState, contents: Sequence[Sequence[Array]]) -> None:
+        assert isinstance(cache, OpenVinoCache)
+        self._open_model()
+        lengths = check_contents(cache, contents, len(self._layout.states))
+        width = int(lengths.max())
+        if width:
+            cache.set_contents(contents, lengths, width)
 
     def set_adapter(self, adapter: Adapter | None) -> None:
         self._open_model()

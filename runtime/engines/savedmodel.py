@@ -31,6 +31,7 @@ from kexport.runtime.engines.base import (
     Lengths,
     Logits,
     Tokens,
+    check_contents,
     equal_steps,
     hidden_size_of,
     normal_lengths,
@@ -166,6 +167,19 @@ class SavedModelEngine(Engine):
             ends = (counts > start) & (counts <= stop)
             result[ends] = logits[ends]
         return result
+
+    def fill(self, cache: CacheState, contents: Sequence[Sequence[Array]]) -> None:
+        assert isinstance(cache, SavedModelCache)
+        lengths = check_contents(cache, contents, len(self._own))
+        cache.make_room(int(lengths.max(initial=1)))
+        for index, spec in enumerate(self._own):
+            array = np.array(cache.caches[spec.name])
+            for row, parts in enumerate(contents):
+                if parts:
+                    array[row, :, : lengths[row]] = parts[index].transpose(1, 0, 2)
+            with tf.device(_DEVICE):
+                cache.caches[spec.name] = _own(array)
+        cache.lengths[:] = lengths
 
     def _step(self, cache: SavedModelCache, tokens: Tokens, counts: Lengths, start: int) -> Array:
         """Append `tokens[b, :counts[b]]` to row b; they begin at column `start` of this `extend`. Returns logits [batch, vocabulary]; those of rows without tokens mean nothing."""

@@ -42,6 +42,7 @@ from kexport.runtime.engines.base import (
     Lengths,
     Logits,
     Tokens,
+    check_contents,
     hidden_size_of,
     normal_lengths,
     register_engine,
@@ -140,7 +141,7 @@ class TfliteEngine(Engine):
         self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in whole.inputs)
         self._needs_encoder = bool(self._steps.cross_specs)
         self.has_states = bool(self._steps.state_specs)
-        self._model: CompiledModel | None = _open_model(directory / whole.file, options)
+        self._model: CompiledModel | None = open_model(directory / whole.file, options)
         self._inputs: dict[str, Buffers] = {}
         self._hidden_buffers: Buffers = {}  # by signature
         self._logits = self._buffer(whole.name, names.LOGITS, of_output=True)
@@ -221,6 +222,17 @@ class TfliteEngine(Engine):
                 logits[index] = self._logits.read(self.vocabulary_size, np.float32)
                 cache.lengths[index] += count
         return logits
+
+    def fill(self, cache: CacheState, contents: Sequence[Sequence[Array]]) -> None:
+        assert isinstance(cache, TfliteCache)
+        specs = self._steps.cache_specs
+        lengths = check_contents(cache, contents, len(specs))
+        for row, parts in zip(cache.rows, contents, strict=True):
+            for spec, part in zip(specs, parts, strict=False):
+                array = np.zeros(_sizes(spec), numpy_dtype(spec.dtype))
+                array[0, :, : len(part)] = part.transpose(1, 0, 2)
+                row.caches[spec.name].write(array)
+        cache.lengths[:] = lengths
 
     def _extend_row(self, row: _Row, tokens: Tokens, held: int, index: int) -> None:
         """Append the tokens of the row at `index`; the logits of the last are in the logits buffer."""
@@ -341,7 +353,7 @@ def open_tflite(directory: Path, manifest: Manifest, options: EngineOptions) -> 
     return TfliteEngine(directory, manifest, options)
 
 
-def _open_model(path: Path, options: EngineOptions) -> CompiledModel:
+def open_model(path: Path, options: EngineOptions) -> CompiledModel:
     """Open a file. What it needs on disk is gone from the directory when this returns: the library has mapped it."""
     with ExitStack() as stack:
         file = stack.enter_context(model_file(path))

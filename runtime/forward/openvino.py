@@ -25,6 +25,7 @@ class OpenVinoForward(Forward):
         if signature.name not in self._models:
             self._models[signature.name] = compile_model(self._core, self.directory / signature.file, self.options)
         request = self._models[signature.name].create_infer_request()
+        feeds = {name: array if array.flags.writeable else array.copy() for name, array in feeds.items()}  # read-only memory cannot be shared
         try:
             for name, array in feeds.items():
                 request.set_tensor(name, ov.Tensor(array, shared_memory=True))

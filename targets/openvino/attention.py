@@ -22,6 +22,7 @@ from openvino import opset13 as op
 # A hidden key's logit. Never an infinity: a row that sees no key (padding) would become NaN in a plain softmax.
 HIDDEN = float(np.finfo(np.float32).min)
 KEY_AXIS = 2
+BIAS_KEY_AXIS = 3
 
 
 def read(node: Node, b: Builder) -> Request:
@@ -72,6 +73,19 @@ def in_text_order(b: Builder, keys: Output) -> Output:
     return output_of(op.gather(keys, b.memo("text order", make_order), b.integer(KEY_AXIS), 1))
 
 
+def in_state_order(b: Builder, bias: Output) -> Output:
+    """A bias [batch|1, heads|1, sequence, total] by position in the text, by column of the state: each row's padding comes first."""
+
+    def make_order() -> Output:
+        held = output_of(op.reduce_sum(b.input(names.ATTENTION_MASK), b.integers(1), True))
+        padding = op.subtract(b.dim(TOTAL), held)
+        return output_of(op.maximum(op.subtract(b.unsqueeze(b.range(TOTAL), 0), padding), b.integers(0)))
+
+    order = b.memo("state order", make_order)
+    rows = op.broadcast(bias, op.concat([b.dim(BATCH), b.integers(1, 1, 1)], 0), broadcast_spec="BIDIRECTIONAL")
+    return output_of(op.gather(rows, order, b.integer(BIAS_KEY_AXIS), 1))
+
+
 def repeat_heads(b: Builder, keys: Output, r: Request, dim: int) -> Output:
     """[batch, kv heads, keys, dim] -> [batch, heads, keys, dim] by the broadcast that the plugin's attention looks through."""
     if r.kv_heads == r.heads:
@@ -87,9 +101,14 @@ def repeat_heads(b: Builder, keys: Output, r: Request, dim: int) -> Output:
 
 
 def index_mask(b: Builder, r: Request) -> Output:
-    """float32, added to the logits: causal, real keys, window and slopes; shared by all layers that ask for the same."""
-    slopes = r.input(SLOPES)
-    return b.memo(("mask", r.window, slopes), lambda: _alibi_mask(b, r) if slopes else _window_mask(b, r) if r.window else _causal_mask(b))
+    """float32, added to the logits: causal, real keys, window, slopes and bias; shared by all layers that ask for the same."""
+    slopes, bias = r.input(SLOPES), r.input(BIAS)
+
+    def make() -> Output:
+        mask = _alibi_mask(b, r) if slopes else _window_mask(b, r) if r.window else _causal_mask(b)
+        return output_of(op.add(mask, in_state_order(b, b.value(bias)))) if bias else mask
+
+    return b.memo(("mask", r.window, slopes, bias), make)
 
 
 def _columns(b: Builder) -> tuple[Output, Output, Output]:
@@ -186,5 +205,5 @@ def given_keys_and_values(b: Builder, r: Request) -> tuple[Output, Output]:
 
 __all__ = [
     "BIAS", "HEADS_FIRST", "HIDDEN", "KEY", "KEY_MASK", "MASK", "POSITIONS", "QUERY", "SINKS", "SLOPES", "VALUE", "Request",
-    "append", "given_keys_and_values", "in_text_order", "index_mask", "position_mask", "read", "repeat_heads", "slot_part",
+    "append", "given_keys_and_values", "in_state_order", "in_text_order", "index_mask", "position_mask", "read", "repeat_heads", "slot_part",
 ]  # fmt: skip

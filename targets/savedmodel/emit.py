@@ -98,8 +98,9 @@ class _Emission:
         inputs = inputs_of(graph, self.slot_names, one_token=one_token)
         self._trace(name, inputs, body)
         result = rendered[-1]
-        self.fusions |= {(fusion.layer, fusion.form): fusion for fusion in result.fusions}
-        self.experts |= {one.layer: one for one in result.experts if one.sparse or one.layer not in self.experts}
+        if name not in names.FORWARD or name == names.BACKBONE:  # of the whole rows only those of a backbone alone, which has nothing else
+            self.fusions |= {(fusion.layer, fusion.form): fusion for fusion in result.fusions}
+            self.experts |= {one.layer: one for one in result.experts if one.sparse or one.layer not in self.experts}
         self.signatures.append(
             Signature(
                 name=name,

@@ -37,7 +37,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         UnsupportedError: an op without lowering or decomposition, a dtype or a package that the target cannot write.
         UsageError: a capacity or a bucket below 1.
     """
-    whole_rows = [name for name in graphs if name in names.FORWARD]
+    whole_rows = [name for name in graphs if name in names.FORWARD and name not in names.IMAGES]
     if whole_rows:
         hint = "choose another target: onnx, openvino or savedmodel"
         raise UnsupportedError("KX382", f"the TFLite target, whose shapes are fixed, has no signature `{whole_rows[0]}` over whole rows", hint=hint)
@@ -53,7 +53,8 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     for wanted in plan.signatures:
         subgraph, builder = render(ready.graph(wanted), wanted, plan, options, slot_names, file)
         signatures.append(records.signature(wanted, file_name, subgraph))
-        fusions |= {(fusion.layer, fusion.form): fusion for fusion in builder.fusions}
+        if wanted.graph not in names.IMAGES:
+            fusions |= {(fusion.layer, fusion.form): fusion for fusion in builder.fusions}
         experts |= {one.layer: one for one in builder.experts if one.sparse or one.layer not in experts}
         operators.update(operator.form for operator in subgraph.operators)
     written = file.write(directory / MODEL_FILE, weights, options.on_tensor)

@@ -4,6 +4,7 @@ token_ids, encoder_token_ids   tokens         int32 [1, n]
 positions                      input_pos      int32 [n], counting on by one
 lengths                        lengths        int32 [1], only where something reads it
 encoder_padding_mask           encoder_mask   int32 [1, n], 1 on real tokens
+vision_mask                    vision_mask    int32 [1, n], 1 on tokens that are an image's
 self slot, i-th of its kind    kv_cache_k_<i>, kv_cache_v_<i>    float32 [1, heads, cache length, dim], in and out
 cross slot                     cross_k_<i>, cross_v_<i>          float32 [1, heads, encoder capacity, dim], out of `encode_<n>`
 state, i-th of its kind        conv_state_<i>, recurrent_state_<i>    float32 [1, *shape], in and out; its output is not written over its input
@@ -85,6 +86,10 @@ def _mask(b: Builder, name: str) -> None:
     b.set(name, b.cast(numeric, b.type_of(name).dtype))
 
 
+def _numbers(b: Builder, name: str) -> None:
+    b.set(name, b.cast(b.add_input(name, IDS, b.shape_of(name)), b.type_of(name).dtype))
+
+
 def _as_it_is(b: Builder, name: str) -> None:
     b.set(name, b.add_input(name, b.type_of(name).dtype, b.shape_of(name)))
 
@@ -94,6 +99,7 @@ INPUTS: dict[str, Callable[[Builder, str], None]] = {
     "encoder_token_ids": _tokens,
     "positions": _positions,
     "encoder_padding_mask": _mask,
+    names.VISION_MASK: _numbers,
 }
 
 

@@ -5,6 +5,8 @@ first_<n>     the same for the beginning of a prompt: attends to its own n posit
 decode        one token, logits; attends to the whole cache
 decode_<c>    the same on the same caches, but attends to the first c positions only: cost follows the length, not the capacity
 encode_<n>    an encoder prompt of up to n tokens; the largest takes the longest prompt there is, an encoder cannot be fed in pieces
+vision        one image
+prefill_images_<n>   a prompt with images of up to n tokens, whole: the largest takes the longest prompt there is
 
 LiteRT-LM calls `prefill_<n>` and `decode` only, and would pack weights for every other signature: a bundle has none but these.
 """
@@ -29,7 +31,7 @@ LITERTLM = "litertlm"
 
 @dataclass(frozen=True, slots=True)
 class SignaturePlan:
-    """One signature: the graph it is made of, the sizes of the graph's dims, and whether it gives logits."""
+    """One signature: the graph it is made of, the sizes of the graph's dims, and whether it gives logits, or whatever else the graph has for outputs."""
 
     name: str
     graph: str
@@ -71,6 +73,11 @@ def plan_file(graphs: Mapping[str, Graph], options: EmitOptions) -> FilePlan:
         signatures.append(SignaturePlan(f"{names.PREFILL}_{bucket}", names.EXTEND, bound, bucket, with_logits=False))
     if options.package != LITERTLM:
         signatures += _shorter(sizes, buckets, length)
+    if names.VISION in graphs:
+        signatures.append(SignaturePlan(names.VISION, names.VISION, sizes, 1, with_logits=True))
+        for bucket in image_buckets(options.capacity):
+            bound = sizes | {"sequence": bucket}
+            signatures.append(SignaturePlan(f"{names.PREFILL_IMAGES}_{bucket}", names.PREFILL_IMAGES, bound, bucket, with_logits=True))
     signatures.append(SignaturePlan(names.DECODE, names.EXTEND, sizes | {"sequence": 1}, 1, with_logits=True))
     return FilePlan(tuple(signatures), length, encoder_capacity)
 
@@ -93,6 +100,15 @@ def chosen_buckets(wanted: tuple[int, ...], capacity: int) -> tuple[int, ...]:
     if min(wanted) < 1:
         raise UsageError("KX107", f"--prefill-buckets has {min(wanted)}", hint="a bucket is a number of tokens, at least 1")
     return tuple(sorted({min(bucket, capacity) for bucket in wanted}))
+
+
+def image_buckets(capacity: int) -> tuple[int, ...]:
+    """256, 512, 1024, ... below the capacity, then the capacity itself: a prompt is computed at less than twice its length."""
+    found, bucket = [], FIRST_CONTEXT
+    while bucket < capacity:
+        found.append(bucket)
+        bucket *= 2
+    return (*found, capacity)
 
 
 def head_room(buckets: tuple[int, ...]) -> int:

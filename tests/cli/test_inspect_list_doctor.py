@@ -10,7 +10,7 @@ import pytest
 from kexport import targets
 from kexport.converter import diagnosis
 from kexport.converter.families import FAMILIES
-from kexport.runtime.contract.manifest import Certificate, Fusion, ParityCase, VendorRuntime
+from kexport.runtime.contract.manifest import Certificate, Experts, Fusion, ParityCase, VendorRuntime
 from kexport.runtime.contract.manifest_io import read_manifest, write_manifest
 from kexport.runtime.engines.base import engine_targets
 
@@ -35,6 +35,7 @@ def told(decoder: Path, tmp_path: Path) -> Path:
             Fusion(layer="layer_0", form="GroupQueryAttention", fused=True),
             Fusion(layer="layer_1", form="plain", fused=False, reason="odd mask"),
         ),
+        experts=(Experts(layer="layer_1/experts", form="MoE", count=64, taken=4, sparse=True),),
         ops={"MatMul": 7},
         runtimes=(VendorRuntime(name="onnxruntime-genai", accepted=False, reason="no such type"),),
         parity=Certificate(verdict="proven", oracle="generate", cases=(case,), tokens_compared=41, tokens_equal=40, near_ties=1),
@@ -48,7 +49,7 @@ def test_inspect_tells_everything(run: Run, told: Path) -> None:
     shown = run("inspect", told)
     assert shown.exit_code == 0
     for text in (
-        "input_ids", "[batch, sequence]", "64 tokens", "1.0 kB for one row", "64.0 kB for one row", "fallback", "odd mask", "MatMul",
+        "input_ids", "[batch, sequence]", "64 tokens", "1.0 kB for one row", "64.0 kB for one row", "fallback", "odd mask", "MatMul", "layer_1/experts", "4 of 64",
         "onnxruntime-genai", "no such type", "ragged batch", "0.25", "proven: 40 of 41 tokens equal, 1 near ties",
     ):  # fmt: skip
         assert text in shown.stdout, text

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
+from kexport import targets
+from kexport.converter.families import FAMILIES
+from kexport.converter.support_page import render
 from kexport.graphs.ops import OPS
 from kexport.graphs.ops_page import page
 from kexport.runtime.contract.manifest import FORMAT_VERSION, Manifest
 from kexport.runtime.contract.schema import schema_text
 
+from tests.zoo import ZOO
+
 DOCS = Path(__file__).parents[2] / "docs"
+SEEDS = ("bart", "bloom", "gemma", "gemma2", "mistral")  # of tests/parity/test_matrix.py
 
 
 def test_the_page_of_ops_is_current() -> None:
@@ -38,3 +45,27 @@ def test_the_schema_is_as_strict_as_the_reader() -> None:
     assert str(FORMAT_VERSION) in schema["title"]
     assert set(records["Manifest"]["properties"]) == set(Manifest.__struct_fields__)
     assert all(record["additionalProperties"] is False for record in records.values())
+
+
+def test_the_page_of_support_is_what_its_data_render_to() -> None:
+    """Write both with `make support`: the data come from the tests of families, the page from the data."""
+    rows = json.loads((DOCS / "support.json").read_text(encoding="utf-8"))
+    assert render(rows) == (DOCS / "support.md").read_text(encoding="utf-8")
+
+
+def test_every_model_of_the_tests_is_on_the_page_with_every_target() -> None:
+    """No cell is missing, none is left over, and everything that a target can fuse is fused."""
+    rows = json.loads((DOCS / "support.json").read_text(encoding="utf-8"))
+    expected = {*ZOO, *(f"{family} (seed)" for family in SEEDS)}
+    assert {(row["variant"], row["target"]) for row in rows} == {(variant, target) for variant in expected for target in targets.known()}
+    assert {row["family"] for row in rows} == {family.name for family in FAMILIES}
+    assert all(row["fused"] == row["fusable"] and row["tokens_equal"] == row["tokens_compared"] > 0 and row["verdict"] == "proven" for row in rows)
+
+
+def test_no_reason_stands_outside_a_targets_table() -> None:
+    """A layer that is not fused says a line of its target's table: there is no other excuse."""
+    rows = json.loads((DOCS / "support.json").read_text(encoding="utf-8"))
+    for row in rows:
+        table = importlib.import_module(f"kexport.targets.{row['target']}.unfusable").TABLE
+        plain = sum(count for form, count in row["forms"].items() if any(form.endswith(reason) for reason in table))
+        assert plain == row["layers"] - row["fused"], row

@@ -34,6 +34,8 @@ EXPRESSIONS: list[tuple[Weight, Any]] = [
     (W.plus(1.0), NUMBERS["w"] + np.float32(1)),
     (HALF.plus(1.0), NUMBERS["h"] + ml_dtypes.bfloat16(1)),
     (W.pad(((1, 0), (0, 2))), np.pad(NUMBERS["w"], ((1, 0), (0, 2)))),
+    (W.slice(1, 1, 3), NUMBERS["w"][:, 1:3]),
+    (W.slice(1, 0, 3, 2).transpose((1, 0)), NUMBERS["w"][:, ::2].T),
     (concatenate((W, V), 0), np.concatenate([NUMBERS["w"], NUMBERS["v"]], 0)),
     (concatenate((W, V, W.plus(1.0)), 1), np.concatenate([NUMBERS["w"], NUMBERS["v"], NUMBERS["w"] + np.float32(1)], 1)),
     (
@@ -86,6 +88,8 @@ def test_equality_goes_by_name_and_transforms() -> None:
     "build",
     [
         lambda: W.reshape((4, 2)),
+        lambda: W.slice(1, 1, 4),
+        lambda: W.slice(1, 2, 2),
         lambda: concatenate((W, Parameter((3, 3), "float32", "x")), 1),
         lambda: concatenate((W, HALF), 0),
         lambda: concatenate((W, Parameter((2,), "float32", "x")), 0),

@@ -15,7 +15,7 @@ import pytest
 from kexport import runtime
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
 from kexport.runtime.contract.files import sha256_file
-from kexport.runtime.contract.manifest import Certificate, File, Manifest, Packer, Tokenizer
+from kexport.runtime.contract.manifest import Certificate, File, Images, Manifest, Packer, Tokenizer
 from kexport.runtime.contract.manifest_io import write_manifest
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.prompts import AUTO_WITHOUT_TOKENIZER
@@ -400,3 +400,20 @@ def test_runtime_needs_no_keras(directory: Path) -> None:
         "sys.exit(any(name.split('.')[0] in ('keras', 'tensorflow', 'keras_hub', 'torch', 'jax') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_images_for_an_artifact_without_a_vision_tower_are_refused(model: LanguageModel) -> None:
+    """Texts in a dict are texts; with images it is KX584, and no image is dropped in silence. A manifest with sizes that are none is KX555."""
+    assert model.generate({"prompts": "abc"}, max_length=12) == model.generate("abc", max_length=12)
+    image = np.zeros((4, 4, 3), np.float32)
+    with pytest.raises(UnsupportedError) as refused:
+        model.generate({"prompts": "abc", "images": image}, max_length=12)
+    assert refused.value.code == "KX584"
+    step = model.manifest.signatures[0]
+    signatures = (*model.manifest.signatures, msgspec.structs.replace(step, name="vision"))
+    for record in (Images(height=4, width=4, tokens=0), Images(height=4, width=4, tokens=2)):
+        manifest = msgspec.structs.replace(model.manifest, signatures=signatures, images=record)
+        broken = LanguageModel(model.engine, manifest, model.tokenizer, allow_unverified=True)
+        with pytest.raises(InvalidInputError) as error:
+            broken.generate({"prompts": "abc", "images": image}, max_length=12)
+        assert error.value.code == "KX555"

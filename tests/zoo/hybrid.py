@@ -11,8 +11,9 @@ _HYBRID = {
 }  # fmt: skip
 
 VARIANTS = {
-    "qwen3.5": Variant("qwen3_5", "Qwen3_5", {**_HYBRID, "intermediate_dim": 48}),
+    "qwen3.5": Variant("qwen3_5", "Qwen3_5", {**_HYBRID, "intermediate_dim": 48}, spread=0.3, seed=2, scores=False),
     "qwen3.5 moe": Variant(
-        "qwen3_5_moe", "Qwen3_5Moe", {**_HYBRID, "moe_intermediate_dim": 24, "shared_expert_intermediate_size": 24, "num_experts": 4, "top_k": 2}
+        "qwen3_5_moe", "Qwen3_5Moe",
+        {**_HYBRID, "moe_intermediate_dim": 24, "shared_expert_intermediate_size": 24, "num_experts": 4, "top_k": 2}, spread=0.2, seed=1, scores=False,
     ),
 }

@@ -21,6 +21,7 @@ VARIANTS = {
             "vocabulary_size": VOCABULARY, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 48, "rotary_percentage": 0.5,
             "max_sequence_length": 64,
         },
+        contradicts=True,
     ),
     "phi3, long rotary": Variant(
         "phi3", "Phi3",
@@ -28,5 +29,6 @@ VARIANTS = {
             **_ROTARY, "max_sequence_length": 64, "pretraining_sequence_length": 20, "rope_scaling_type": "su",
             "rope_scaling_short_factor": [1.0, 1.05, 1.1, 1.2], "rope_scaling_long_factor": [1.2, 2.0, 3.0, 4.0],
         },
+        contradicts=True,
     ),
 }  # fmt: skip

@@ -13,7 +13,7 @@ VOCABULARY = 96
 @dataclass(frozen=True)
 class Variant:
     """A configuration of a family's backbone. `prefix` and `task` name the stock classes; `spread`: the standard deviation of matrices. `scores`: whether
-    the original's uncached forward may be captured."""
+    the original's uncached forward may be captured; `contradicts`: whether that gives other logits than the original's own loop."""
 
     family: str
     prefix: str
@@ -22,11 +22,17 @@ class Variant:
     seed: int = 0
     task: str = "CausalLM"
     scores: bool = True
+    contradicts: bool = False
 
     @property
     def layers(self) -> int:
         """How many attention and recurrent layers the artifact records."""
         return int(self.config["num_layers"])
+
+    @property
+    def mixtures(self) -> int:
+        """How many mixtures of experts the artifact records: one a layer, or none."""
+        return int(self.config["num_layers"]) if self.config.get("num_experts") else 0
 
     def stock(self) -> Any:
         """The stock task as Keras initialises it, float32, without a preprocessor."""

@@ -23,10 +23,12 @@ from kexport.graphs.capture.trace import Trace, is_symbolic
 CHUNK = 64  # tokens that the parallel form of the recurrence takes at once, as in stock
 
 
-@semantics("Qwen3_5CausalLM", "Qwen3_5MoeCausalLM")
-def semantics_of_task(task: Any) -> Semantics:
-    """The recurrent state takes the padding of the buffer, and the last token of the shortest prompt twice."""
-    return Semantics(schedule="lock_step", prefill="buffer")
+@semantics("Qwen3_5CausalLM", "Qwen3_5MoeCausalLM", "Qwen3_5Backbone", "Qwen3_5MoeBackbone")
+def semantics_of_model(model: Any) -> Semantics:
+    """The recurrent state takes the padding of the buffer, and the last token of the shortest prompt twice. Whole rows without caches are not
+    captured: the op takes `CHUNK` tokens, and a row has any number of chunks.
+    """
+    return Semantics(schedule="lock_step", prefill="buffer", no_forward="its recurrent layers go through a row in chunks, from state to state")
 
 
 @interceptor("gated_delta_net")

@@ -8,6 +8,7 @@ from kexport.graphs.ops.experts import DOWN, DOWN_BIAS, GATE, GATE_BIAS, IDS, UP
 from kexport.graphs.passes.decompose.registry import Emit, decomposes
 
 EXPERTS_FIRST = (1, 0)
+EXPERTS_SECOND = (1, 0, 2)  # and back
 
 
 @decomposes("experts")
@@ -15,16 +16,24 @@ def experts(node: Node, emit: Emit) -> str:
     """Products with all experts at once, [experts, tokens, ...]."""
     shape = emit.type_of(emit.input(X)).shape
     tokens = product(shape[:-1])
-    x = emit.reshape(emit.input(X), 1, tokens, shape[-1])
-    gate, up = (_product(emit, x, matrix, bias) for matrix, bias in ((GATE, GATE_BIAS), (UP, UP_BIAS)))
-    made = _product(emit, _gated(emit, gate, up), DOWN, DOWN_BIAS)
+    x = emit.reshape(emit.input(X), tokens, shape[-1])
+    gate, up = (_biased(emit, _first(emit, x, matrix), bias) for matrix, bias in ((GATE, GATE_BIAS), (UP, UP_BIAS)))
+    made = _biased(emit, emit("matmul", _gated(emit, gate, up), emit.input(DOWN)), DOWN_BIAS)
     weighted = emit("mul", made, _shares(emit, tokens))
     return emit.reshape(emit("reduce_sum", weighted, axes=(0,), keepdims=False), *shape)
 
 
-def _product(emit: Emit, x: str, matrix: int, bias: int) -> str:
+def _first(emit: Emit, x: str, matrix: int) -> str:
+    """[experts, tokens, out] of x [tokens, in]: one product with all experts side by side, as KerasHub's own is traced."""
+    weight, tokens = emit.graph.weights[emit.input(matrix)], emit.type_of(x).shape[0]
+    count, size, out = weight.shape
+    beside = emit.graph.add_weight(weight.transpose(EXPERTS_SECOND).reshape((size, count * out)))
+    made = emit.reshape(emit("linear", x, beside), tokens, count, out)
+    return emit("transpose", made, permutation=EXPERTS_SECOND)
+
+
+def _biased(emit: Emit, made: str, bias: int) -> str:
     """[experts, tokens, out]."""
-    made = emit("matmul", x, emit.input(matrix))
     if not emit.input(bias):
         return made
     count, size = emit.type_of(emit.input(bias)).shape

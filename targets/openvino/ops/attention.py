@@ -51,7 +51,7 @@ def lower(node: Node, b: Builder) -> None:
 
 def _why_not_by_index(b: Builder, r: Request) -> str:
     """Why masks cannot go by row index; empty if they can."""
-    hidden = [name for name, index in (("mask", MASK), ("bias", BIAS), ("key mask", KEY_MASK)) if r.input(index)]
+    hidden = [name for name, index in (("mask", MASK), ("key mask", KEY_MASK)) if r.input(index)]
     if hidden:
         return f"the graph computes its own {hidden[0]}"
     if not r.causal:
@@ -88,5 +88,6 @@ def _record(r: Request, by_index: str) -> Fusion:
     remarks = ["fused with the cache"]
     remarks += [f"window of {r.window}"] if r.window else []
     remarks += ["slopes"] if r.input(SLOPES) else []
+    remarks += ["bias"] if r.input(BIAS) else []
     remarks += [NOT_PAGED] if r.input(SLOPES) and r.window else []
     return Fusion(layer=r.layer, form=form, fused=True, reason=", ".join(remarks))

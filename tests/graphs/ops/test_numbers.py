@@ -377,6 +377,33 @@ def test_the_delta_rule_corrects_what_it_remembers() -> None:
     np.testing.assert_allclose(halved, np.full((1, 1, 2, 2), 0.5**4), rtol=1e-6)
 
 
+@pytest.mark.parametrize("biases", [0, 3])
+def test_experts_of_each_token(biases: int) -> None:
+    """Token by token and expert by expert, one of them taken twice."""
+    from kexport.graphs.weights import Parameter
+
+    from tests.graphs.helpers import NamedNumbers
+
+    ids, shares = np.array([[0, 2], [1, 1]], np.int32), np.array([[0.25, 0.75], [2.0, -1.0]], np.float32)
+    x, names = X[0, :2], ("gate", "up", "down", "gate_bias", "up_bias", "down_bias")[: 3 + biases]
+    sizes = {"gate": (3, 4, 5), "up": (3, 4, 5), "down": (3, 5, 4), "gate_bias": (3, 5), "up_bias": (3, 5), "down_bias": (3, 4)}
+    graph = Graph("test")
+    inputs = [graph.add_input("x", "float32", x.shape), graph.add_input("ids", "int32", ids.shape), graph.add_input("shares", "float32", shares.shape)]
+    inputs += [graph.add_weight(Parameter(sizes[name], "float32", name)) for name in names]
+    graph.outputs["y"] = graph.add_node("experts", inputs, activation="silu", alpha=1.5, limit=0.8, offset=1.0)
+    source = NamedNumbers.of(graph)
+    (got,) = run(graph, {"x": x, "ids": ids, "shares": shares}, source).values()
+    numbers = {name: source.read(name).astype(np.float64) if name in names else np.zeros(sizes[name]) for name in sizes}
+    want = np.zeros((2, 4))
+    for token, place in np.ndindex(2, 2):
+        expert = ids[token, place]
+        gate = [min(float(v), 0.8) for v in x[token] @ numbers["gate"][expert] + numbers["gate_bias"][expert]]
+        up = [min(max(float(v), -0.8), 0.8) + 1 for v in x[token] @ numbers["up"][expert] + numbers["up_bias"][expert]]
+        hidden = np.array([g / (1 + math.exp(-1.5 * g)) * u for g, u in zip(gate, up, strict=True)])
+        want[token] += shares[token, place] * (hidden @ numbers["down"][expert] + numbers["down_bias"][expert])
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
 def test_every_op_is_tested_here() -> None:
     """A new op brings its numbers along."""
     from pathlib import Path

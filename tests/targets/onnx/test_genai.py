@@ -22,7 +22,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "positions": {"rope": False, "learned_positions": True},
     "head size 20": {"head_dim": 20},
     "experts": {"experts": 6, "windows": (4,)},
-    "experts of gpt-oss": {"experts": 6, "taken": 3, "experts_form": "gpt-oss", "sinks": True},
+    "experts of gpt-oss": {"experts": 7, "taken": 3, "experts_form": "gpt-oss", "sinks": True},
 }
 
 

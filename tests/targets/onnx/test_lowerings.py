@@ -31,7 +31,7 @@ WITHOUT_INPUTS: list[tuple[str, dict[str, Any]]] = [
     ("range", {"size": 4}),
     ("range", {"size": "sequence", "dtype": "float32"}),
 ]
-TAKEN_APART = {"delta_rule"}  # by the number of tokens: tests/runtime/engines/test_states.py
+TAKEN_APART = {"delta_rule", "joint_attention"}  # by the number of tokens: tests/runtime/engines/test_states.py; by the set of keys: tests/zoo/seq2seq.py
 TESTED_ELSEWHERE = {"attention", "cache_read", "cache_write"}  # they need slots: test_decoder.py, test_attention.py
 
 

@@ -1,4 +1,4 @@
-"""Attention without a state: encoders, cross-attention, and attention over given keys and values."""
+"""Attention without a state, or with a bias over one: encoders, cross-attention, and attention over given keys and values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kexport.targets.openvino import emit
 
 from tests.targets.onnx.test_attention import FORMS, free_attention
 from tests.targets.onnx.toys import CAPACITY, RandomSource, Toy, decoder, encoder
-from tests.targets.openvino.runs import EXACT, compare, kernels, write
+from tests.targets.openvino.runs import EXACT, compare, kernels, operators, write
 
 BOUND = 1e-5
 BATCH, WIDTH, LENGTHS = 3, 6, (6, 2, 4)
@@ -144,6 +144,27 @@ def test_layer_that_reads_another_layers_cache(tmp_path: Path) -> None:
     assert compare(files) < BOUND
     again = next(fusion for fusion in files.emitted.fusions if fusion.layer == "again")
     assert not again.fused and "another layer" in again.reason
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_bias_by_position_is_fused_with_the_cache(window: int | None, tmp_path: Path) -> None:
+    """Rows of different lengths, pieces and beams: the bias follows the state's order, and both layers share it."""
+    graph = decoder(Toy(layers=2))
+    attentions = [node for node in graph.nodes if node.op == "attention"]
+
+    def add(op: str, *inputs: str, **attrs: Any) -> str:
+        return graph.add_node(op, inputs, before=attentions[0], **attrs)
+
+    distance = add("sub", add("range", size="total"), add("reshape", "positions", shape=("batch", 1, "sequence", 1)))
+    heads = graph.add_constant(np.array([0.9, -0.5, 0.3, 0.05], np.float32).reshape(1, 4, 1, 1))
+    bias = add("sin", add("mul", add("cast", distance, dtype="float32"), heads))
+    for node in attentions:
+        node.inputs = (*node.inputs[:4], bias)
+        node.attrs["window"] = window
+    files = write(tmp_path, graph)
+    assert compare(files) < BOUND
+    assert kernels(files)["ScaledDotProductAttention"] == 2 and operators(files)["Sin"] == 2  # one of them turns queries and keys
+    assert all(fusion.fused and "bias" in fusion.reason for fusion in files.emitted.fusions)
 
 
 def test_cross_cache_of_grouped_heads(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mixed windows": {"windows": (4, None)},
     "head size 20": {"head_dim": 20},
     "experts": {"experts": 6, "windows": (4,)},
-    "experts with biases": {"experts": 6, "taken": 3, "experts_form": "gpt-oss"},
+    "experts with biases": {"experts": 7, "taken": 3, "experts_form": "gpt-oss"},
 }
 WINDOW_INPUT, SLOPES_INPUT = 10, 11  # of PagedAttentionExtension
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kexport.graphs.ir import Graph
 from kexport.graphs.ops import OPS
+from kexport.graphs.ops.experts import ACTIVATIONS
 from kexport.graphs.passes.decompose import DECOMPOSITIONS, Decompose, decompose
 from kexport.graphs.passes.decompose.registry import decomposes
 from kexport.graphs.verify import verify
@@ -98,6 +99,34 @@ def test_linear(batch: int, sequence: int, width: int, out: int, bias: bool, fla
     shape = ("batch", width) if flat else ("batch", "sequence", width)
     graph = one_op("linear", "float32", shape, {"w": (width, out), **({"b": (out,)} if bias else {})})
     check(graph, {"x": feed(graph, batch, sequence)}, 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=SIZES,
+    sequence=SIZES,
+    taken=st.integers(1, 4),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    limit=st.sampled_from([None, 0.5]),
+    offset=st.sampled_from([0.0, 1.0]),
+    biases=st.sampled_from([(), ("gate_bias", "up_bias", "down_bias"), ("down_bias",)]),
+)
+def test_experts(batch: int, sequence: int, taken: int, activation: str, limit: float | None, offset: float, biases: tuple[str, ...]) -> None:
+    """Every gate, with and without limits and biases; experts that a token takes twice, and that no token takes."""
+    graph, count = Graph("test"), 4
+    inputs = [graph.add_input("x", "float32", ("batch", "sequence", 6)), graph.add_input("ids", "int32", ("batch", "sequence", taken))]
+    inputs.append(graph.add_input("weights", "float32", ("batch", "sequence", taken)))
+    sizes = {"gate": (6, 5), "up": (6, 5), "down": (5, 6), "gate_bias": (5,), "up_bias": (5,), "down_bias": (6,)}
+    matrices = ("gate", "up", "down")
+    inputs += [parameter(graph, name, count, *size) if name in (*matrices, *biases) else "" for name, size in sizes.items()]
+    alpha = 1.7 if activation == "silu" else 1.0
+    while not inputs[-1]:
+        inputs.pop()
+    graph.outputs["y"] = graph.add_node("experts", inputs, activation=activation, alpha=alpha, limit=limit, offset=offset)
+    generator = np.random.default_rng(batch + sequence)
+    ids = generator.integers(0, count, (batch, sequence, taken)).astype(np.int32)
+    shares = generator.standard_normal(ids.shape).astype(np.float32)
+    check(graph, {"x": feed(graph, batch, sequence), "ids": ids, "weights": shares}, 1e-5)
 
 
 @settings(max_examples=20, deadline=None)
