@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kexport.converter.families import FAMILIES
-from kexport.converter.sources.refusals import REFUSALS
+from kexport.converter.refusals import REFUSALS
 
 
 def support() -> dict[str, list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kexport import targets
-from kexport.converter.sources.refusals import REFUSALS
+from kexport.converter.refusals import REFUSALS
 from kexport.runtime.contract.manifest import Fusion, Manifest
 
 Row = dict[str, Any]

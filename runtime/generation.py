@@ -257,7 +257,7 @@ class EngineDecoder:
         self._cache.prefilled = held, prompt.ids.shape[1]
         is_prompt_enough = prefill == "prompt" or self._engine.takes_extents
         states = feed.prompt(prompt.ids[:, :held]) if is_prompt_enough else feed.buffer(prompt, np.full(len(prompt.ids), held))
-        self._prompt_hidden_states = states[:, :held]
+        self._prompt_hidden_states = states[:, : prompt.start]
 
     def step(self, tokens: Ids) -> Logits:
         return self._engine.extend(self._cache, tokens[:, None])

@@ -1,6 +1,6 @@
 """The bytes that one decode step must read from memory:
 
-    weights of the step's file that are read whole (`Signature.weight_bytes`: no embedding table unless the head is tied to it)
+    weights of the step's file that it reads (`Signature.weight_bytes`: no embedding table unless the head is tied to it, of experts those of one token)
     + batch x sum over self caches of  bytes per position x min(window, positions held)
     + batch x sum over cross caches of bytes per position x encoder length
     + batch x bytes of a row's states

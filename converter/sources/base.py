@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from kexport.converter.keras_env import import_keras_hub
+from kexport.converter.other_tasks import OtherTask, other_task
+from kexport.converter.refusals import REFUSALS
 from kexport.converter.sources.chat_files import ChatFiles
-from kexport.converter.sources.other_tasks import OtherTask, other_task
-from kexport.converter.sources.refusals import REFUSALS
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UnsupportedError, UsageError
 

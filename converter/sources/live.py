@@ -7,8 +7,8 @@ import os
 from typing import Any, ClassVar
 
 from kexport.converter.checks import check_generative, check_tokenizer_fits, highest_token_id
+from kexport.converter.refusals import REFUSALS
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, opens, task_of_class
-from kexport.converter.sources.refusals import REFUSALS
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from kexport.converter.checks import check_tokenizer_fits, highest_token_id
+from kexport.converter.other_tasks import OTHER_MODEL_TYPES
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, explained, keras_hub_class, told_apart_from_results
 from kexport.converter.sources.chat_files import read_chat_files
 from kexport.converter.sources.documents import read_document
 from kexport.converter.sources.float16_rounding import rounding_to_float16
-from kexport.converter.sources.other_tasks import OTHER_MODEL_TYPES
 from kexport.converter.sources.stores import Store
 from kexport.runtime.contract import manifest
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError

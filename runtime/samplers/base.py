@@ -56,7 +56,8 @@ class Decoder(Protocol):
         """`step`, and the appended tokens' hidden states, [rows, hidden size]. Raises UnsupportedError (KX559) where there are none."""
 
     def prompt_hidden_states(self) -> HiddenStates:
-        """The hidden states of what was held before the first step, [rows, tokens, hidden size]. Raises as `step_with_hidden_states` does."""
+        """The hidden states that the prefill gave for the tokens in front of the first column to fill, [rows, tokens, hidden size]. The last of them, which
+        the first step feeds, is among them where the whole buffer was prefilled. Raises as `step_with_hidden_states` does."""
 
 
 class Finished(Protocol):

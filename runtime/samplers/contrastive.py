@@ -49,8 +49,10 @@ class ContrastiveSampler(Sampler):
     def run(self, decoder: Decoder, ids: Ids, mask: Mask, index: int, finished: Finished) -> Ids:
         rows = np.arange(len(ids))
         logits, hidden = decoder.step_with_hidden_states(ids[:, index - 1])
-        memory = _Memory(decoder.prompt_hidden_states(), ids.shape[1])
-        memory.append(hidden)
+        of_prompt = decoder.prompt_hidden_states()
+        memory = _Memory(of_prompt, ids.shape[1])
+        if of_prompt.shape[1] < index:
+            memory.append(hidden)
         while index < ids.shape[1] and not finished(ids, mask):
             probabilities = self.probabilities(logits)
             check_count("k", self.k, probabilities.shape[-1])

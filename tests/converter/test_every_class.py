@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from kexport.converter.families import FAMILIES
+from kexport.converter.refusals import REFUSALS
 from kexport.converter.sources.base import Options, choose_task
-from kexport.converter.sources.refusals import REFUSALS
 from kexport.runtime.contract.errors import UnsupportedError
 
 BASES = {"CausalLM", "Seq2SeqLM", "AudioToText"}

@@ -10,10 +10,9 @@ _HYBRID = {
     "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 12, "linear_conv_kernel_dim": 4,
 }  # fmt: skip
 
+_EXPERTS = {"moe_intermediate_dim": 24, "shared_expert_intermediate_size": 24, "num_experts": 4, "top_k": 2}
+
 VARIANTS = {
     "qwen3.5": Variant("qwen3_5", "Qwen3_5", {**_HYBRID, "intermediate_dim": 48}, spread=0.3, seed=2, scores=False),
-    "qwen3.5 moe": Variant(
-        "qwen3_5_moe", "Qwen3_5Moe",
-        {**_HYBRID, "moe_intermediate_dim": 24, "shared_expert_intermediate_size": 24, "num_experts": 4, "top_k": 2}, spread=0.2, seed=1, scores=False,
-    ),
+    "qwen3.5 moe": Variant("qwen3_5_moe", "Qwen3_5Moe", {**_HYBRID, **_EXPERTS}, spread=0.2, seed=1, scores=False),
 }

@@ -97,3 +97,30 @@ def test_more_candidates_than_tokens() -> None:
     mask[0, :3] = True
     with pytest.raises(KexportError, match="9.*8"):
         samplers.ContrastiveSampler(k=9).run(Toy(ids[:, :2]), ids, mask, 3, lambda ids, mask: False)
+
+
+def test_the_prefill_may_have_seen_the_last_prompt_token() -> None:
+    """What a prefill of the whole buffer gave for it is what candidates are compared with, not what the first step gives."""
+
+    class OfBuffer(Toy):
+        """Its prefill gives `of_last` for the prompt's last token."""
+
+        of_last: Any = None
+
+        def prompt_hidden_states(self) -> Any:
+            seen = self.hidden[np.array(self.rows)]
+            seen[:, -1] = self.of_last
+            return seen
+
+    sampler = samplers.get({"class_name": "ContrastiveSampler", "config": {"k": VOCABULARY, "alpha": 1.0}})
+    chosen = set()
+    for token in range(VOCABULARY):
+        toy = OfBuffer([[1]])
+        toy.of_last = toy.hidden[token]
+        ids = np.array([[1, 2, 0]])
+        row = sampler.run(toy, ids, np.array([[True, True, False]]), 2, lambda ids, mask: False)[0]
+        directions = toy.hidden / np.linalg.norm(toy.hidden, axis=1, keepdims=True)
+        largest = np.maximum(directions @ directions[1], directions @ directions[token])
+        assert row[2] == largest.argmin()
+        chosen.add(int(row[2]))
+    assert len(chosen) > 1

@@ -5,7 +5,7 @@ A test walks KerasHub's own list: a class is either proven (converter/families.p
 
 from __future__ import annotations
 
-from kexport.converter.sources.other_tasks import KERAS_EXPORT, OtherTask
+from kexport.converter.other_tasks import KERAS_EXPORT, OtherTask
 
 REFUSALS: dict[str, OtherTask] = {
     "BLIP2CausalLM": OtherTask(

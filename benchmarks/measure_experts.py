@@ -1,6 +1,6 @@
 """A decode step of a mixture of experts: our form against every expert for every token, alternating in one process.
 
-    python benchmarks/experts.py --target onnx --experts 64 --taken 4 --layers 4 --hidden 512 --intermediate 1024
+    python benchmarks/measure_experts.py --target onnx --experts 64 --taken 4 --layers 4 --hidden 512 --intermediate 1024
 
 Both sides are the same decoder with random weights, written by the same target; the dense one has `experts` taken apart into plain ops. Medians
 of steps, their ratio, and the bytes of weights that the artifact's own record says a step reads. The chosen experts change from step to step.
