@@ -42,6 +42,7 @@ lint: $(READY)  ## ruff, import contracts, mypy
 golden: $(READY)  ## make a rotating part of the golden files again from KerasHub and compare
 	$(BIN)/python -m tests.golden.write_goldens --check --part commit
 	$(BIN)/python -m tests.golden.check_rewritten
+	$(BIN)/python -m tests.golden.write_zoo_samplers --check --part commit
 
 support: $(READY)  ## the page of what converts, from the tests of families
 	rm -f docs/support.json

@@ -175,7 +175,12 @@ def verdict_words(certificate: Certificate) -> str:
     depth = f" over {certificate.steps} steps" if certificate.verdict == "proven-steps" else ""
     if not certificate.tokens_compared and certificate.max_logit_difference:
         return f"proven{depth}: outputs differ by at most {max(certificate.max_logit_difference.values()):.2g}"
-    return f"proven{depth}: {certificate.tokens_equal} of {certificate.tokens_compared} tokens equal, {certificate.near_ties} near ties"
+    return f"proven{depth}: {certificate.tokens_equal} of {certificate.tokens_compared} tokens equal, {near_words(certificate.near_ties, certificate.near_steps)}"
+
+
+def near_words(near_ties: int, near_steps: int) -> str:
+    """How many differing tokens were accepted, of greedy choices and, where there are any, of seeded draws."""
+    return f"{near_ties} near ties" + (f", {near_steps} near steps of seeded draws" if near_steps else "")
 
 
 def _certificate(certificate: Certificate) -> Iterator[Table]:
@@ -192,8 +197,9 @@ def _certificate(certificate: Certificate) -> Iterator[Table]:
 
 
 def parity_table(certificate: Certificate) -> Table:
-    """One line a compared run: tokens, near ties, the largest logit difference and the original's smallest top-2 gap."""
-    columns = ("case", "#tokens", "#equal", "#near ties", "#largest logit difference", "#smallest gap")
+    """One line a compared run: tokens, accepted differences (near ties of greedy choices, near steps of seeded draws), the largest logit difference and
+    the original's smallest gap."""
+    columns = ("case", "sampler", "#tokens", "#equal", "#near ties", "#largest logit difference", "#smallest gap")
     return table("Parity with the original", columns, [_case_row(case) for case in certificate.cases])
 
 
@@ -201,4 +207,4 @@ def _case_row(case: ParityCase) -> tuple[str, ...]:
     unit = " texts" if case.texts else ""
     measured = case.smallest_gap > 0  # cases without forced logits have tokens only
     difference, gap = (f"{case.max_logit_difference:.2g}", f"{case.smallest_gap:.2g}") if measured else ("", "")
-    return case.name, f"{case.tokens_compared}{unit}", str(case.tokens_equal), str(case.near_ties), difference, gap
+    return case.name, _sampler(case.sampler) if case.sampler else "greedy", f"{case.tokens_compared}{unit}", str(case.tokens_equal), str(case.near_ties + case.near_steps), difference, gap

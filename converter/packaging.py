@@ -17,6 +17,7 @@ from kexport.converter.lora.records import adapter_records
 from kexport.converter.options import ConvertOptions
 from kexport.converter.original import Original
 from kexport.converter.parity.gate import library_versions
+from kexport.converter.parity.oracle import rng_mode
 from kexport.converter.sources import Source
 from kexport.graphs.ir import Graph
 from kexport.graphs.weights import Parameter
@@ -168,7 +169,7 @@ def _generation(task: Any, tokenizer: records.Tokenizer | None, emitted: Emitted
         max_length=limits.max_length,
         stop_token_ids=tokenizer.stop_token_ids if tokenizer is not None else None,
         vocabulary_size=emitted.geometry.vocabulary_size,
-        rng=records.Rng(mode="xla" if tf.config.list_physical_devices("GPU") else "tf_cpu", threads=threads),
+        rng=records.Rng(mode=rng_mode(), threads=threads),
         schedule=original.schedule,
         prefill="prompt" if fixed else original.prefill,
         prompt=original.prompt,

@@ -24,7 +24,7 @@ from kexport.graphs.ir import Graph
 from kexport.graphs.low_rank import UpdatedWeights
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import ParityError
-from kexport.runtime.contract.manifest import Certificate, Images, Manifest
+from kexport.runtime.contract.manifest import Certificate, Images, Manifest, Rng
 from kexport.runtime.contract.progress import Reporter
 from numpy.typing import NDArray
 
@@ -39,6 +39,7 @@ class Answers:
     pad: int
     parameters: int
     forward: list[Answer]
+    rng: Rng
     warnings: list[str] = field(default_factory=list)
 
 
@@ -90,7 +91,7 @@ class Prover:
         low_memory = self.depth == "stream"
         results = run_artifact(directory, answers.expected, answers.pad, low_memory=low_memory, reporter=self.reporter, adapter=adapter)
         if self.graphs is None or answers.parameters > LARGEST_MODEL:
-            return judge(answers.expected, results, answers.oracle, answers.steps)
+            return judge(answers.expected, results, answers.oracle, answers.steps, rng=answers.rng)
         return self._judge_and_explain(self.graphs, answers, results, self._stored_weights(adapter, manifest.dtype.stored))
 
     def _stored_weights(self, adapter: str, stored: str) -> RoundedWeights:
@@ -134,7 +135,7 @@ class Prover:
         expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
         adapter = self.original.adapter
         merged = ", the adapter merged into them" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward, warnings)
+        return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward, manifest.generation.rng, warnings)
 
     def _ask_loaded(self, task: Any, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
         oracle = LoadedOracle(task, pad, fix=manifest.generation.upstream_fix, images=self._images(manifest))
@@ -142,7 +143,7 @@ class Prover:
         with self._as_stored(task, name, manifest.dtype.stored):
             expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None and not oracle.fix)
         loaded = f", {adapter.file.path.name} through load_lora_weights()" if adapter is not None and (adapter.merged or name) else ""
-        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward, warnings)
+        return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward, manifest.generation.rng, warnings)
 
     @contextlib.contextmanager
     def _as_stored(self, task: Any, name: str, stored: str) -> Iterator[None]:
@@ -164,10 +165,11 @@ class Prover:
         """Its generations, of which a backbone has none, its whole rows, and where it contradicts itself."""
         generates = manifest.task != "backbone"
         if not generates:
-            oracle.description = oracle.description.replace("generate(), greedy", "backbone").replace("cached forward, greedy", "backbone")
-        expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter) if generates else []
+            oracle.description = oracle.description.replace("generate(), greedy and seeded", "backbone").replace("cached forward, greedy", "backbone")
+        rng = manifest.generation.rng
+        expected = ask_oracle(oracle, sizes, with_texts=with_texts, reporter=self.reporter, rng=rng) if generates else []
         forward = [*ask_forward(oracle, manifest, sizes, self.reporter), *ask_hidden_states(oracle, manifest, sizes), *ask_vision(oracle)]
-        return expected, forward, contradictions(oracle, expected)
+        return expected, forward, [*contradictions(oracle, expected), *oracle.left_out]
 
     def _judge_and_explain(
         self, graphs: Mapping[str, Graph], answers: Answers, results: dict[str, NDArray[Any]], weights: RoundedWeights
@@ -177,7 +179,7 @@ class Prover:
             return rounding_explains(graphs, weights, answer.case, row, answer.tokens, answer.logits, artifact, answers.pad)
 
         try:
-            return judge(answers.expected, results, answers.oracle, answers.steps, explain)
+            return judge(answers.expected, results, answers.oracle, answers.steps, explain, answers.rng)
         except ParityError as error:
             first = answers.expected[0]
             assert first.tokens is not None and first.logits is not None

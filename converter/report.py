@@ -75,6 +75,7 @@ def artifact_document(artifact: Artifact) -> dict[str, Any]:
         "tokens_compared": manifest.parity.tokens_compared,
         "tokens_equal": manifest.parity.tokens_equal,
         "near_ties": manifest.parity.near_ties,
+        "near_steps": manifest.parity.near_steps,
         "max_logit_difference": manifest.parity.max_logit_difference,
         "notes": list(artifact.notes),
     }

@@ -16,6 +16,9 @@ ENCODER_LENGTHS = (9, 4, 12)
 NEW_TOKENS = 24
 FIXED_TEXTS = ("The quick brown fox", " 12 of the 34 children said: \u201cno\u201d,", "Hello \U0001f600")
 SPLIT_PROMPT, SPLIT_NEW_TOKENS = 20, 140  # of the long case where prompts are split; a prompt beyond one chunk of a parallel form
+SEEDED_NEW_TOKENS = 10
+SAMPLING_SEED = 2026
+CANDIDATES = 5  # KerasHub's default for top_k
 LOGIT_BYTES_AT_MOST = 256_000_000
 FLOAT_BYTES = 4
 # The long prompt's length is chosen so that running it stays affordable: about this many multiplications for the whole case.
@@ -28,7 +31,8 @@ class Case:
 
     `max_length`: the padded length of the decoder's rows. `chunks`: feed prompts in pieces of these sizes (the last repeats). `schedule` and
     `prefill`: how the original feeds its model (see the manifest's `Generation`), where forced tokens must be fed in the same way. `images`: for each
-    row one number an image: the column where its ids begin, or, of texts, any.
+    row one number an image: the column where its ids begin, or, of texts, any. `sampler`: its class name and config, with a seed; empty for greedy.
+    `split`: prompts are, and each row's first new token is the original's first step.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Case:
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
     images: tuple[tuple[int, ...], ...] = ()
+    sampler: dict[str, Any] = field(default_factory=dict)
+    split: bool = False
 
     @property
     def is_literal(self) -> bool:
@@ -127,7 +133,22 @@ def build_cases(sizes: Sizes) -> list[Case]:
     ragged = Case("ragged batch", random_prompts(generator, lengths, sizes), length, random_prompts(generator, encoder_lengths, sizes))
     first = replace(ragged, name="one row", prompts=ragged.prompts[:1], encoder=ragged.encoder[:1], max_length=lengths[0] + new_tokens)
     split = replace(first, name=f"{sizes.prefill} in pieces", prompts=ragged.prompts[1:2], encoder=ragged.encoder[1:2], max_length=lengths[1] + 2, chunks=(1, 2, 3))
-    return [replace(case, schedule=sizes.schedule, prefill=sizes.prefill) for case in (ragged, first, split, *_long_case(generator, sizes))]
+    cases = (ragged, first, split, *_long_case(generator, sizes))
+    return [replace(case, schedule=sizes.schedule, prefill=sizes.prefill, split=sizes.split) for case in cases]
+
+
+def seeded_cases(cases: list[Case], sizes: Sizes) -> list[Case]:
+    """A short ragged batch and a short row alone with seeded draws. The whole vocabulary is drawn from for one row only: of several rows the original's
+    draws would depend on the machine's number of threads (runtime/samplers/categorical.py), and another machine could not verify it.
+    """
+    top_k = {"class_name": "TopKSampler", "config": {"k": min(CANDIDATES, sizes.vocabulary), "seed": SAMPLING_SEED}}
+    random = {"class_name": "RandomSampler", "config": {"seed": SAMPLING_SEED}}
+    named = ((cases[0], "ragged batch, top_k seeded", top_k), (cases[1], "one row, random seeded", random))
+    return [replace(case, name=name, sampler=sampler, max_length=_short(case)) for case, name, sampler in named]
+
+
+def _short(case: Case) -> int:
+    return min(case.max_length, max(map(len, case.prompts)) + SEEDED_NEW_TOKENS)
 
 
 def _affordable_new_tokens(sizes: Sizes) -> int:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from kexport.converter.cpu import cpu_features
-from kexport.converter.parity.cases import FIXED_TEXTS, Case, Sizes, build_cases, one_token_case, stop_case
+from kexport.converter.parity.cases import FIXED_TEXTS, Case, Sizes, build_cases, one_token_case, seeded_cases, stop_case
 from kexport.converter.parity.compare import Compared, compare, compare_texts
 from kexport.converter.parity.images import affords_logits, build_image_cases, image_text_case
 from kexport.converter.parity.oracle import Oracle
 from kexport.converter.parity.tolerances import LOGIT_BOUND, MOST_NEAR_TIES, NEAR_TIE_FACTOR
 from kexport.runtime.contract.errors import InternalError, ParityError
-from kexport.runtime.contract.manifest import Certificate, Images, ParityCase
+from kexport.runtime.contract.manifest import Certificate, Images, ParityCase, Rng
 from kexport.runtime.contract.progress import Reporter
 from numpy.typing import NDArray
 
@@ -30,6 +30,7 @@ STREAMED_PROMPT = 6
 VERSIONS = ("keras", "keras-hub", "tensorflow", "numpy", "onnxruntime", "ai-edge-litert", "openvino", "tokenizers")
 SHOWN_OF_A_CRASH = 2000
 SHOWN_OF_AN_ERROR = 200
+TRACED_CODE = "in user code:"  # how TensorFlow begins the message of an error in what it traces
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,14 +43,18 @@ class Expected:
     texts: list[str] | None = None
 
 
-def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Reporter) -> list[Expected]:
-    """Everything the original has to say."""
+def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Reporter, rng: Rng) -> list[Expected]:
+    """Everything the original has to say. `rng`: the conditions under which the artifact draws."""
     cases = build_cases(sizes) if oracle.steps is None else [_streamed_case(oracle.steps, sizes)]
     answers: list[Expected] = []
-    with reporter.stage("run the original", total=len(cases) + 1) as stage:
+    seeded = seeded_cases(cases, sizes) if oracle.draws_as(rng) else []
+    with reporter.stage("run the original", total=len(cases) + len(seeded) + 1) as stage:
         for case in cases:
             tokens = oracle.generate(case)
             answers.append(Expected(case, tokens, oracle.logits(case, tokens)))
+            stage.advance()
+        for case in seeded:
+            answers += _ask_seeded(oracle, case)
             stage.advance()
         if oracle.images is not None:
             answers += _ask_for_images(oracle, sizes, oracle.images)
@@ -61,6 +66,24 @@ def ask_oracle(oracle: Oracle, sizes: Sizes, *, with_texts: bool, reporter: Repo
                 answers += _ask_for_texts(oracle, sizes, reporter)
         stage.advance()
     return answers
+
+
+def _ask_seeded(oracle: Oracle, case: Case) -> list[Expected]:
+    """The original with the case's sampler. Where its own `generate()` fails with that, the certificate says so."""
+    import tensorflow as tf
+
+    try:
+        tokens = oracle.generate(case)
+    except (TypeError, ValueError, tf.errors.OpError) as error:
+        oracle.left_out.append(f"case `{case.name}` was left out: the original's own generate() fails with {case.sampler['class_name']}: {telling_line(error)}")
+        return []
+    return [Expected(case, tokens, oracle.logits(case, tokens))]
+
+
+def telling_line(error: Exception) -> str:
+    """The line of an error's message that says what happened, or its type's name: the first one, the last one behind a listing of traced code."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1 if lines[0] == TRACED_CODE else 0].strip()[:SHOWN_OF_AN_ERROR]
 
 
 def _ask_for_images(oracle: Oracle, sizes: Sizes, images: Images) -> list[Expected]:
@@ -90,8 +113,7 @@ def _ask_for_texts(oracle: Oracle, sizes: Sizes, reporter: Reporter) -> list[Exp
     try:
         return [Expected(case, texts=oracle.texts(case)) for case in cases]
     except (ValueError, tf.errors.OpError) as error:
-        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        reporter.warn(f"the original's own generate() fails on text, so only token ids were compared: {first_line[:SHOWN_OF_AN_ERROR]}")
+        reporter.warn(f"the original's own generate() fails on text, so only token ids were compared: {telling_line(error)}")
         return []
 
 
@@ -140,9 +162,9 @@ Explain = Callable[[Expected, int, NDArray[Any]], str]
 
 
 def judge(
-    answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str, steps: int | None, explain: Explain | None = None
+    answers: list[Expected], results: dict[str, NDArray[Any]], oracle: str, steps: int | None, explain: Explain | None = None, rng: Rng | None = None
 ) -> Certificate:
-    """The certificate. `explain(answer, row, artifact's logits)`: a sentence where rounding explains logits beyond the bound, else "".
+    """The certificate. `rng`: the conditions of seeded draws. `explain(answer, row, artifact's logits)`: a sentence where rounding explains logits beyond the bound, else "".
 
     Raises:
         ParityError: the artifact is not equal to the original; names the first difference.
@@ -153,7 +175,7 @@ def judge(
         if answer.texts is not None:
             compared.append(compare_texts(answer.case, answer.texts, [str(text) for text in results[f"texts:{index}"]]))
         elif answer.tokens is not None:
-            item = compare(answer.case, answer.tokens, results[f"tokens:{index}"], answer.logits, results.get(f"logits:{index}"))
+            item = compare(answer.case, answer.tokens, results[f"tokens:{index}"], answer.logits, results.get(f"logits:{index}"), rng)
             if item.difference is not None and item.difference.only_logits and explain is not None:
                 warning = explain(answer, item.difference.row, results[f"logits:{index}"])
                 item = Compared(item.record, None if warning else item.difference)
@@ -164,13 +186,15 @@ def judge(
     records = tuple(item.record for item in compared)
     on_tokens = [record for record in records if not record.texts]
     total, near_ties = sum(r.tokens_compared for r in on_tokens), sum(r.near_ties for r in on_tokens)
+    near = near_ties + sum(r.near_steps for r in on_tokens)
     # After a near tie a run without forced tokens goes its own way: only cases with forced logits are judged then.
     judged = compared if near_ties == 0 else [item for item, answer in zip(compared, answers, strict=True) if answer.logits is not None]
     failure = next((item.difference for item in judged if item.difference is not None), None)
     if failure is not None:
         raise ParityError("KX302", f"the artifact is not equal to the original in case `{failure.case}`: {failure.text}", hint=_FAILED_HINT)
-    if near_ties > MOST_NEAR_TIES * total:
-        raise ParityError("KX303", f"{near_ties} of {total} steps are near ties, more than 1 in {1 / MOST_NEAR_TIES:g}", hint=_FAILED_HINT)
+    if near > MOST_NEAR_TIES * total:
+        message = f"{near} of {total} steps are near ties, or draws near a step of the distribution, more than 1 in {1 / MOST_NEAR_TIES:g}"
+        raise ParityError("KX303", message, hint=_FAILED_HINT)
     return certificate_of(records, oracle, steps, warnings)
 
 
@@ -185,6 +209,7 @@ def certificate_of(records: tuple[ParityCase, ...], oracle: str, steps: int | No
         tokens_compared=sum(r.tokens_compared for r in on_tokens),
         tokens_equal=sum(r.tokens_equal for r in on_tokens),
         near_ties=sum(r.near_ties for r in on_tokens),
+        near_steps=sum(r.near_steps for r in on_tokens),
         max_logit_difference={"decode": max(r.max_logit_difference for r in on_tokens)} if on_tokens else {},
         bounds={"logits_share_of_spread": LOGIT_BOUND["float32"], "near_tie_gap_in_bounds": NEAR_TIE_FACTOR, "near_ties_at_most": MOST_NEAR_TIES},
         versions={"python": platform.python_version(), **library_versions(VERSIONS)},

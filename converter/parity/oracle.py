@@ -11,13 +11,13 @@ import inspect
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from kexport.converter.parity.cases import Case, generate_inputs, generated_rows
 from kexport.converter.parity.images import placed_images, raw_images
 from kexport.runtime.contract import names
-from kexport.runtime.contract.manifest import Images
+from kexport.runtime.contract.manifest import Images, Rng
 from numpy.typing import NDArray
 
 Tokens = NDArray[np.int32]
@@ -26,13 +26,15 @@ Logits = NDArray[np.float32]
 
 class Oracle(ABC):
     """`description` goes into the certificate. `images`: what the artifacts take of these, None: none. `steps`: None for whole generations, else how
-    many new tokens are affordable. `fix`: what the artifact corrects, so that the original's uncached forward is the judge; empty: its own loop is."""
+    many new tokens are affordable. `fix`: what the artifact corrects, so that the original's uncached forward is the judge; empty: its own loop is.
+    `left_out`: a sentence for the certificate about each thing that was not asked."""
 
     description: str
     steps: int | None = None
 
     def __init__(self, task: Any, pad: int, *, fix: str = "", images: Images | None = None) -> None:
         self.task, self.pad, self.fix, self.images = task, pad, fix, images
+        self.left_out: list[str] = []
         if fix:
             self.description = f"KerasHub's uncached forward, greedy, float32, TensorFlow on CPU; its generate() gives something else: {fix}"
 
@@ -42,6 +44,10 @@ class Oracle(ABC):
         from kexport.graphs.capture.semantics import semantics_of
 
         return semantics_of(self.task).prompt
+
+    @abstractmethod
+    def draws_as(self, rng: Rng) -> bool:
+        """Whether it draws, and from the same random numbers as an artifact with `rng`; if not, `left_out` says so."""
 
     @abstractmethod
     def generate(self, case: Case) -> Tokens:
@@ -127,10 +133,27 @@ class Oracle(ABC):
         return family.cached_forward(ids, cache, placed["images"], placed["vision_mask"], placed["vision_indices"])
 
 
-class LoadedOracle(Oracle):
-    """The model with its weights in memory; `generate()` is KerasHub's public one, greedy. The model is left as found."""
+def rng_mode() -> Literal["tf_cpu", "xla"]:
+    """The kernels that KerasHub's seeded draws run on: see the manifest's `Rng`. Keras compiles with XLA where TensorFlow sees a GPU."""
+    import tensorflow as tf
 
-    description = "KerasHub generate(), greedy, float32, TensorFlow on CPU"
+    return "xla" if tf.config.list_physical_devices("GPU") else "tf_cpu"
+
+
+class LoadedOracle(Oracle):
+    """The model with its weights in memory; `generate()` is KerasHub's public one. The model is left as found."""
+
+    description = "KerasHub generate(), greedy and seeded, float32, TensorFlow on CPU"
+
+    def draws_as(self, rng: Rng) -> bool:
+        """See Oracle."""
+        if self.fix:
+            self.left_out.append("seeded sampling was not compared: the artifact corrects what the original's own generate() gives, which the original draws from")
+            return False
+        mode = rng_mode()
+        if rng.mode != mode:
+            self.left_out.append(f"seeded sampling was not compared: the artifact draws as KerasHub does under `{rng.mode}`, here it runs under `{mode}`")
+        return rng.mode == mode
 
     def generate(self, case: Case) -> Tokens:
         """See Oracle."""
@@ -140,7 +163,7 @@ class LoadedOracle(Oracle):
         if case.images:
             assert self.images is not None
             inputs |= placed_images(case, self.images, case.max_length)
-        with self._greedy(preprocessor=None):
+        with self._sampling(case, preprocessor=None):
             return generated_rows(case, self._generated(inputs, case.stop_token_ids), self.prompt_form)
 
     def _uncached_rows(self, case: Case) -> Tokens:
@@ -164,7 +187,7 @@ class LoadedOracle(Oracle):
 
     def texts(self, case: Case) -> list[str]:
         """See Oracle."""
-        with self._greedy(preprocessor=self.task.preprocessor), self._short_prefill(case):
+        with self._sampling(case, preprocessor=self.task.preprocessor), self._short_prefill(case):
             inputs: Any = list(case.texts)
             if case.images:
                 assert self.images is not None
@@ -195,14 +218,16 @@ class LoadedOracle(Oracle):
             preprocessor.sequence_length = found
 
     @contextlib.contextmanager
-    def _greedy(self, preprocessor: Any) -> Iterator[None]:
-        """The task with a greedy sampler and the given preprocessor for a while; its compiled function comes back untouched."""
+    def _sampling(self, case: Case, preprocessor: Any) -> Iterator[None]:
+        """The task with the case's sampler, a new one, and the given preprocessor for a while; its compiled function comes back untouched."""
         import keras_hub
         import tensorflow as tf
 
         task = self.task
         found = (task.sampler, task.generate_function, task.preprocessor, task.run_eagerly)
-        task.sampler, task.generate_function, task.preprocessor = keras_hub.samplers.GreedySampler(), None, preprocessor
+        wanted = case.sampler or {"class_name": "GreedySampler", "config": {}}
+        task.sampler = getattr(keras_hub.samplers, wanted["class_name"])(**wanted["config"])
+        task.generate_function, task.preprocessor = None, preprocessor
         logger = tf.get_logger()
         level = logger.level
         logger.setLevel(logging.ERROR)  # each case traces anew, which TensorFlow would warn about
@@ -223,6 +248,11 @@ class StreamedOracle(Oracle):
         self._weights = weights
         kind = f"uncached forward (its generate() gives something else: {fix})" if fix else "cached forward"
         self.description = f"KerasHub's {kind}, greedy, float32, weights streamed from the checkpoint, {self.steps} steps"
+
+    def draws_as(self, rng: Rng) -> bool:
+        """See Oracle."""
+        self.left_out.append("seeded sampling was not compared: with streamed weights the original takes greedy steps only")
+        return False
 
     def generate(self, case: Case) -> Tokens:
         """Greedy steps of the cached forward, each over the whole row so far; rows of equal length only."""

@@ -84,6 +84,7 @@ def run_case(model: Any, text_model: Any, case: Case, expected: NDArray[Any] | N
     """`tokens` or `texts` of one case, and `logits` where the original's tokens are given."""
     if case.texts:
         return {"texts": _generate_texts(text_model, case)}
+    model.compile(sampler=case.sampler or "greedy")
     form = model.manifest.generation.prompt
     inputs: dict[str, Any] = generate_inputs(case, pad, form)
     images = None
@@ -150,6 +151,8 @@ def case_from_json(entry: dict[str, Any]) -> Case:
         texts=tuple(entry["texts"]),
         schedule=entry["schedule"],
         prefill=entry["prefill"],
+        sampler=entry["sampler"],
+        split=entry["split"],
         **rows,
     )
 

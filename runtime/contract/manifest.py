@@ -255,8 +255,10 @@ class Memory(Record, frozen=True, kw_only=True):
 class ParityCase(Record, frozen=True, kw_only=True):
     """One compared run: the token ids fed (input name -> rows), the tokens the original gave, and what the artifact gave.
 
-    `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `max_logit_share`: the largest logit difference as a
-    share of the spread of the original's logits at that step. `smallest_gap`: the smallest top-2 logit gap of the original over all steps. `texts` and `expected_texts`: prompts and results of a case run on text.
+    `sampler`: class name and config, with its seed; empty for greedy. `near_ties`: differing tokens where the original's own top-2 gap lies within the rule's bound. `near_steps`: the same of a
+    seeded draw, where it lies that near to a step of the original's distribution. `max_logit_share`: the largest logit difference as a share of the
+    spread of the original's logits at that step. `smallest_gap`: the smallest top-2 logit gap of the original over all steps, of a seeded case the
+    smallest distance of a draw from another outcome, in logits. `texts` and `expected_texts`: prompts and results of a case run on text.
     """
 
     name: str
@@ -267,11 +269,13 @@ class ParityCase(Record, frozen=True, kw_only=True):
     tokens_compared: int = 0
     tokens_equal: int = 0
     near_ties: int = 0
+    near_steps: int = 0
     max_logit_difference: float = 0.0
     max_logit_share: float = 0.0
     smallest_gap: float = 0.0
     texts: list[str] = []
     expected_texts: list[str] = []
+    sampler: dict[str, Any] = {}
 
 
 class Certificate(Record, frozen=True, kw_only=True):
@@ -284,6 +288,7 @@ class Certificate(Record, frozen=True, kw_only=True):
     tokens_compared: int = 0
     tokens_equal: int = 0
     near_ties: int = 0
+    near_steps: int = 0
     max_logit_difference: dict[str, float] = {}
     bounds: dict[str, float] = {}
     versions: dict[str, str] = {}

@@ -90,6 +90,13 @@ class Sampler(ABC):
     def next_token(self, probabilities: Probabilities, draw: Draw) -> int:
         """The next token of one row, from its probabilities [vocabulary]."""
 
+    def gap(self, probabilities: Probabilities, draw: Draw) -> float:
+        """How far two logits must come together or part for `next_token` to be another one; for a test of equality with the original.
+
+        Raises NotImplementedError for a sampler whose choice does not hang on one row's probabilities alone.
+        """
+        raise NotImplementedError
+
     def finish(self, steps: int) -> None:
         """The loop made `steps` steps: later draws go on from there."""
         if self.seed_generator is not None:

@@ -59,6 +59,19 @@ def heap_order(probabilities: Probabilities, count: int) -> Ids:
     return np.array(heap.ids, np.int64)
 
 
+def gap_of_order(probabilities: Probabilities, count: int) -> float:
+    """The smallest distance of log-probabilities on which the list of the `count` largest and its order hang; infinite where there is only one order.
+
+    The order of a heap hangs on values, too, that were in it for a while and are none of the largest. They are left out here: counted in, nearly
+    every step of a large vocabulary would seem to hang on rounding.
+    """
+    ids = descending(probabilities, min(count + 1, len(probabilities)))
+    with np.errstate(divide="ignore"):
+        logs = np.log(probabilities[ids].astype(np.float64))
+    logs = logs[np.isfinite(logs)]
+    return float((logs[:-1] - logs[1:]).min(initial=np.inf))
+
+
 class _WorstFirstHeap:
     """The best ids seen so far, the worst of them at the root. An id is better for a larger value, or for an equal one and a smaller id."""
 

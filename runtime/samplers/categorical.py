@@ -41,23 +41,71 @@ def draw(log_probabilities: LogProbabilities, seed: tuple[int, int], place: Plac
     return _KERNELS[place.rng.mode](log_probabilities, stream_of_seed(seed), place)
 
 
-def _draw_tf_cpu(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> int:
+def gap(log_probabilities: LogProbabilities, seed: tuple[int, int], place: Place) -> float:
+    """How far two log-probabilities must come together or part for another index to be drawn: what the distance of the two largest is to a greedy choice.
+
+    `tf_cpu` draws the index whose share of the cumulative distribution holds a number u. Let a step of it be c, the probability of all candidates up
+    to one. If each log-probability moves by at most d, c moves most where those up to it rise by d and the others fall by d: then the odds
+    c / (1 - c) grow by the factor exp(2 d), or shrink by it the other way round. So u can fall on the other side of c only if
+    |log(u / (1 - u)) - log(c / (1 - c))| <= 2 d; the smallest such distance, over all steps, is the gap. Its share of the distribution is about
+    c (1 - c) gap. `xla` draws the largest perturbed log-probability: the gap is its distance from the second largest.
+
+    Infinite where no move changes the draw.
+    """
+    return _GAPS[place.rng.mode](log_probabilities, stream_of_seed(seed), place)
+
+
+def _uniform_and_cumulative(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> tuple[float, npt.NDArray[np.float64]]:
+    """The number drawn, in [0, 1), and the running sum of the weights, which are not normalised."""
     first_row = row_shard(place.row, place.batch_size, place.candidates, place.rng.threads)
     uniform = _uniform_double(stream.skip(first_row), place.row - first_row)
     finite = np.isfinite(log_probabilities)
     largest = float(log_probabilities[finite].max())
     weights = np.where(finite, np.exp(log_probabilities.astype(np.float64) - largest), 0.0)
-    cumulative = np.cumsum(weights)
+    return uniform, np.cumsum(weights)
+
+
+def _draw_tf_cpu(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> int:
+    uniform, cumulative = _uniform_and_cumulative(log_probabilities, stream, place)
     return int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
 
 
-def _draw_xla(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> int:
+def _gap_tf_cpu(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> float:
+    uniform, cumulative = _uniform_and_cumulative(log_probabilities, stream, place)
+    steps = cumulative / cumulative[-1]
+    steps = steps[(steps > 0) & (steps < 1)]  # the others stay where they are
+    return float(np.abs(log_odds(steps) - log_odds(uniform)).min(initial=np.inf))
+
+
+def log_odds(share: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """log(c / (1 - c)) of shares from 0 to 1."""
+    shares = np.asarray(share, np.float64)
+    with np.errstate(divide="ignore"):
+        odds: npt.NDArray[np.float64] = np.log(shares) - np.log1p(-shares)
+    return odds
+
+
+def _perturbed(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> LogProbabilities:
     uniform = _uniform_floats(stream, place.row * place.candidates, len(log_probabilities))
     with np.errstate(divide="ignore"):
-        return int(np.argmax(log_probabilities - np.log(-np.log(uniform))))
+        perturbed: LogProbabilities = log_probabilities - np.log(-np.log(uniform))
+    return perturbed
+
+
+def _draw_xla(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> int:
+    return int(np.argmax(_perturbed(log_probabilities, stream, place)))
+
+
+def _gap_xla(log_probabilities: LogProbabilities, stream: Stream, place: Place) -> float:
+    perturbed = _perturbed(log_probabilities, stream, place)
+    if len(perturbed) == 1:
+        return math.inf
+    second, first = np.partition(perturbed, -2)[-2:]
+    return float(first - second)
 
 
 _KERNELS: dict[str, Callable[[LogProbabilities, Stream, Place], int]] = {"tf_cpu": _draw_tf_cpu, "xla": _draw_xla}
+_GAPS: dict[str, Callable[[LogProbabilities, Stream, Place], float]] = {"tf_cpu": _gap_tf_cpu, "xla": _gap_xla}
 
 _WORDS_PER_DOUBLE = 2
 _HIGH_BITS = 20  # a double takes 20 bits of one word and all 32 of the next: 52 bits after the binary point

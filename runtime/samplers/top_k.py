@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from kexport.runtime.samplers.base import Draw, Probabilities, SeededSampler, check_count, register_sampler
-from kexport.runtime.samplers.candidates import UNSORTED_ORDERS
+from kexport.runtime.samplers.candidates import UNSORTED_ORDERS, gap_of_order
 from kexport.runtime.samplers.categorical import draw as draw_categorical
+from kexport.runtime.samplers.categorical import gap as gap_of_draw
 
 
 @register_sampler("top_k")
@@ -25,6 +26,13 @@ class TopKSampler(SeededSampler):
         with np.errstate(divide="ignore"):
             logs = np.log(probabilities[ids])
         return int(ids[draw_categorical(logs, self.seed_generator.seed_of(draw.step), draw.place(self.k))])
+
+    def gap(self, probabilities: Probabilities, draw: Draw) -> float:
+        """The draw's, or that of the list it is made from: which candidates are in it, in which order."""
+        with np.errstate(divide="ignore"):
+            logs = np.log(probabilities[UNSORTED_ORDERS[draw.rng.mode](probabilities, self.k)])
+        of_draw = gap_of_draw(logs, self.seed_generator.seed_of(draw.step), draw.place(self.k))
+        return self.temperature * min(of_draw, gap_of_order(probabilities, self.k))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "k": self.k}

@@ -96,11 +96,11 @@ def differences(name: str) -> list[str]:
     ]
 
 
-def part_of(names: list[str], part: str) -> list[str]:
-    """Every n-th name from the i-th, for `i/n` (i from 0); `commit` takes the number of commits for i."""
+def part_of(names: list[str], part: str, parts: int = PARTS) -> list[str]:
+    """Every n-th name from the i-th, for `i/n` (i from 0); `commit` takes the number of commits for i, and `parts` for n."""
     if part == "commit":
         commits = int(subprocess.run(["git", "rev-list", "--count", "HEAD"], capture_output=True, text=True, check=True, cwd=GOLDEN).stdout)
-        part = f"{commits % PARTS}/{PARTS}"
+        part = f"{commits % parts}/{parts}"
     index, count = map(int, part.split("/"))
     return names[index % count :: count]
 

@@ -6,42 +6,28 @@ from typing import Any
 
 import pytest
 from kexport import targets
-from kexport.converter.conversion import convert_all
 from kexport.converter.families import FAMILIES
 
+from tests.parity.conftest import CAPACITY
 from tests.parity.support import check_cell
 from tests.seed_models import MODELS
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.slow
-CAPACITY = 48
 LEAST_DISTINCT = 15  # of a row's last 30 tokens
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """variant -> its outcomes by target, converted once."""
-    made: dict[str, dict[str, Any]] = {}
-
-    def get(name: str) -> dict[str, Any]:
-        if name not in made:
-            folder = tmp_path_factory.mktemp("family")
-            made[name] = {one.target: one for one in convert_all(ZOO[name].build(), "all", folder, max_length=CAPACITY)}
-        return made[name]
-
-    return get
 
 
 @pytest.mark.parametrize("target", targets.known())
 @pytest.mark.parametrize("name", list(ZOO))
-def test_every_variant_is_proven(name: str, target: str, outcomes: Any) -> None:
-    """All tokens equal to KerasHub's generate(), no near tie, no warning but of an original that contradicts itself, each layer's attention in the graph as
+def test_every_variant_is_proven(name: str, target: str, zoo_outcomes: Any) -> None:
+    """All tokens equal to KerasHub's generate(), greedy and with both seeded samplers, no near tie, no warning but of an original that contradicts itself, each layer's attention in the graph as
     attention, fused where the target can; the page of support says the same."""
-    outcome = outcomes(name)[target]
+    outcome = zoo_outcomes(name)[target]
     assert outcome.error is None
     manifest = outcome.artifact.manifest
     parity = manifest.parity
-    assert parity.verdict == "proven" and parity.near_ties == 0
+    assert parity.verdict == "proven" and parity.near_ties == parity.near_steps == 0
+    assert [case.sampler["class_name"] for case in parity.cases if case.sampler] == ["TopKSampler", "RandomSampler"]
     assert [warning.partition(" differ by ")[0] for warning in parity.warnings] == ["the original's cached and uncached forward"] * ZOO[name].contradicts
     assert parity.tokens_equal == parity.tokens_compared > 0
     long = [row for case in parity.cases for row in case.expected if len(row) == CAPACITY]
