@@ -216,14 +216,14 @@ _ALL = [
     SeedModel("gemma", "gemma", _GEMMA, 6, "even"),
     SeedModel("gemma_multi_query", "gemma", _GEMMA | {"num_key_value_heads": 1, "head_dim": 24}, 2, "large embedding"),
     SeedModel("gemma_head_dim_80", "gemma", _GEMMA | {"num_query_heads": 2, "num_key_value_heads": 1, "head_dim": 80}, 13, "larger embedding"),
-    SeedModel("gemma_bfloat16", "gemma", _GEMMA | {"num_key_value_heads": 1, "head_dim": 16}, 9, "large embedding", "bfloat16"),
+    SeedModel("gemma_bfloat16", "gemma", _GEMMA | {"num_key_value_heads": 1, "head_dim": 16}, 21, "large embedding", "bfloat16"),
     SeedModel("gemma2", "gemma", _GEMMA2, 9, "tiniest embedding"),
     # KerasHub 0.32 ignores this option (its decoder block passes True): the graph must do as the original does, not as its config says.
     SeedModel("gemma2_hidden_scale", "gemma", _GEMMA2 | {"query_head_dim_normalize": False, "num_key_value_heads": 4}, 6, "tiny embedding"),
-    SeedModel("bloom", "bloom", _BLOOM, 1, "recent"),
+    SeedModel("bloom", "bloom", _BLOOM, 12, "recent"),
     SeedModel("bloom_six_heads", "bloom", _BLOOM | {"num_heads": 6, "hidden_dim": 36}, 7, "recent, wide"),
     SeedModel("bloom_float16", "bloom", _BLOOM | {"intermediate_dim": 80}, 15, "recent, wide", "float16"),
     SeedModel("bart", "bart", _BART, 54, "placed, quiet"),
-    SeedModel("bart_two_heads", "bart", _BART | {"num_heads": 2, "num_layers": 3, "hidden_dim": 24}, 46, "placed, quiet"),
+    SeedModel("bart_two_heads", "bart", _BART | {"num_heads": 2, "num_layers": 3, "hidden_dim": 24}, 28, "placed, quiet"),
 ]
 MODELS = {model.name: model for model in _ALL}

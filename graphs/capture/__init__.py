@@ -13,9 +13,12 @@ from typing import Any
 import kexport.graphs.capture.adapters  # noqa: F401  registers them
 from kexport.graphs.capture.causal import capture_causal
 from kexport.graphs.capture.lora import without_lora
+from kexport.graphs.capture.plugins import load_plugins
 from kexport.graphs.capture.seq2seq import capture_seq2seq
 from kexport.graphs.ir import Graph
 from kexport.runtime.contract.errors import UnsupportedError
+
+load_plugins()
 
 
 @dataclass(frozen=True, slots=True)

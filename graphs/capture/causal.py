@@ -60,7 +60,8 @@ def capture_causal(task: Any, *, without: frozenset[str] = frozenset(), hidden_s
     graph = Graph("extend")
     graph.add_input("token_ids", "int32", (BATCH, SEQUENCE))
     graph.add_input("positions", "int32", (BATCH, SEQUENCE))
-    graph.add_input(names.EXTENT, "int32", (BATCH, SEQUENCE))
+    if trace.extent is not None and trace.extent.consumers():
+        graph.add_input(names.EXTENT, "int32", (BATCH, SEQUENCE))
     graph.add_input(START_INDEX, "int32", ())
     form.declare(graph, trace)
     if graph.states:

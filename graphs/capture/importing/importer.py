@@ -24,7 +24,7 @@ import tensorflow as tf
 from kexport.graphs.capture.names import ParameterNames
 from kexport.graphs.capture.slots import find_cache
 from kexport.graphs.capture.trace import Marker, Trace
-from kexport.graphs.dims import Dim, Shape
+from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, TOTAL, Dim, Shape
 from kexport.graphs.interpreter import run
 from kexport.graphs.ir import ABSENT, Graph, Slot
 from kexport.graphs.ops.attention import KEY, VALUE
@@ -218,7 +218,9 @@ class Importer:
         return size if dtype == "int32" else self.node("cast", [size], dtype=dtype)
 
     def shape(self, tensor: tf.Tensor) -> tuple[Dim, ...]:
-        """The shape of an imported tensor, with named dims."""
+        """The shape of an imported tensor, with named dims; of what a cache holds after a write also where nothing but its shape is needed."""
+        if tensor.name not in self.values and self._is_written_cache(tensor):
+            return self._written_shape(tensor)
         imported = self.get(tensor)
         if isinstance(imported, GraphValue):
             return self.graph.type_of(imported.name).shape
@@ -231,6 +233,16 @@ class Importer:
         if isinstance(imported, Constant):
             return imported.array.shape
         return () if imported.scalar else (len(imported.dims),)
+
+    def _is_written_cache(self, tensor: tf.Tensor) -> bool:
+        marker = self.trace.marker_of(tensor.op)
+        return marker is not None and marker.op == "cache_write"
+
+    def _written_shape(self, tensor: tf.Tensor) -> tuple[Dim, ...]:
+        view = find_cache(self.trace, tensor)
+        assert view is not None
+        length = TOTAL if view.slot.startswith("self.") else ENCODER_SEQUENCE
+        return (BATCH, length, *(int(size) for size in tensor.shape[2:]))
 
     # ---- adding
 
@@ -281,6 +293,8 @@ class Importer:
             if op.name in needed:
                 continue
             needed.add(op.name)
+            if op.type == "Shape" and self._is_written_cache(op.inputs[0]):
+                continue  # a length alone: the write is the attention's
             marker = self.trace.marker_of(op)
             sources = op.inputs if marker is None else [item for item in marker.inputs if isinstance(item, tf.Tensor)]
             stack += [tensor.op for tensor in sources]
