@@ -14,6 +14,7 @@ from kexport.targets.openvino.attention import (
     MASK,
     POSITIONS,
     QUERY,
+    SINKS,
     SLOPES,
     Request,
     append,
@@ -56,6 +57,8 @@ def _why_not_by_index(b: Builder, r: Request) -> str:
         return f"the graph computes its own {hidden[0]}"
     if not r.causal:
         return "without causality"
+    if r.input(SLOPES) and r.input(SINKS):
+        return "a sink weighs against slopes by position, not by column"
     if not b.is_position_input(r.input(POSITIONS)):
         return "its positions are computed in the graph"
     return ""
