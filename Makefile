@@ -28,8 +28,8 @@ test: test-quick test-slow  ## all tests, the quick ones first
 test-quick: $(READY)  ## the tests that need neither Keras nor TensorFlow, and one process that does
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(READY)  ## the tests against KerasHub, and those that build environments
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY)  ## the tests against KerasHub, and those that build environments; two processes
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
 
 # mypy does not follow the finder of an editable install: it gets the packages as a tree of links.
 lint: $(READY)  ## ruff, import contracts, mypy

@@ -10,6 +10,7 @@ import pytest
 from kexport.graphs.interpreter import run
 from kexport.graphs.ir import Graph, Slot
 from kexport.graphs.weights import Parameter
+from kexport.targets.onnx.unfusable import SHARED_CACHE
 
 from tests.targets.onnx.toys import CAPACITY, OnnxRunner, Reference, Toy, decoder, encoder, op_counts, write
 
