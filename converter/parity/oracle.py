@@ -178,11 +178,15 @@ class LoadedOracle(Oracle):
 
     def _generated(self, inputs: dict[str, Any], stop_token_ids: Any) -> Any:
         """What `generate()` returns for ids; where it fails only in putting batches together (Gemma 3 without images), what it puts together."""
+        counter = getattr(getattr(self.task.sampler, "seed_generator", None), "state", None)
+        start = None if counter is None else np.asarray(counter)
         try:
             return self._generate(inputs, stop_token_ids=stop_token_ids)
         except ValueError as error:
             if "None" not in str(error) or self.task.generate_function is None:
                 raise
+            if counter is not None:
+                counter.assign(start)  # the run that failed in the end has drawn already
             return self.task.generate_function(inputs, stop_token_ids=stop_token_ids)
 
     def texts(self, case: Case) -> list[str]:
