@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help install demo test test-quick test-slow lint golden support docs clean
+.PHONY: help install demo test test-quick test-slow test-previous lint golden support docs clean
 
 help:           ## show what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/: .*##/\t/'
@@ -30,6 +30,18 @@ test-quick: $(READY)  ## the tests that need neither Keras nor TensorFlow, and o
 
 test-slow: $(READY)  ## the tests against KerasHub, and those that build environments; two processes
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+
+# What capture needs of the library's previous release, in an environment of its own.
+PREVIOUS := keras-hub==0.31.*
+READY_PREVIOUS := .venv-previous/.ready
+
+$(READY_PREVIOUS): pyproject.toml setup.py Makefile
+	$(PYTHON) -m venv .venv-previous
+	.venv-previous/bin/python -m pip install --quiet -e ".[convert]" "$(PREVIOUS)" pytest pytest-timeout pytest-xdist hypothesis
+	@touch $@
+
+test-previous: $(READY_PREVIOUS)  ## capture of the seed families under the previous release of KerasHub
+	.venv-previous/bin/python -m pytest -m slow tests/graphs/capture/test_seed_families.py
 
 # mypy does not follow the finder of an editable install: it gets the packages as a tree of links.
 lint: $(READY)  ## ruff, import contracts, mypy
@@ -55,4 +67,4 @@ docs: $(READY)  ## the pages that are made from the code: errors, ops, the manif
 	$(BIN)/python -m kexport.runtime.contract.schema docs/kexport.schema.json
 
 clean:          ## remove what was made here
-	rm -rf $(VENV) demo-work build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-previous demo-work build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

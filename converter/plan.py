@@ -11,6 +11,7 @@ from typing import Any
 
 from kexport.converter.options import ConvertOptions, Verify
 from kexport.converter.sources import Source
+from kexport.converter.versions import untested_version
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import ResourceError
 from kexport.runtime.contract.files import check_free_disk
@@ -125,7 +126,7 @@ def cache_bytes_per_token(config: dict[str, Any]) -> int:
 
 
 def _notes(source: Source, options: ConvertOptions) -> list[str]:
-    notes = list(source.warnings)
+    notes = [*source.warnings, *filter(None, [untested_version()])]
     if options.dtype == "float32" and source.dtype in ("float16", "bfloat16"):
         notes.append(f"the checkpoint is {source.dtype}: --dtype {source.dtype} halves the file and loses nothing")
     if not source.has_tokenizer and options.tokenizer:

@@ -1,0 +1,32 @@
+"""A KerasHub that nobody tested with is said to be one, and tried all the same."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+import pytest
+from kexport.converter import versions
+from kexport.converter.versions import untested_version
+
+
+@pytest.mark.parametrize(("installed", "is_told"), [("0.30.2", True), ("0.31.0", False), ("0.32.1", False), ("0.33.0.dev0", True), ("1.0", True)])
+def test_what_lies_outside_the_range_is_told(installed: str, is_told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With both numbers; what lies inside is no matter."""
+    monkeypatch.setattr(metadata, "version", lambda name: installed)
+    said = untested_version()
+    assert bool(said) == is_told and (not is_told or (installed in said and "0.31 to 0.32" in said))
+
+
+def test_without_keras_hub_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its absence is another error's business."""
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert untested_version() == ""
+
+
+def test_the_installed_release_is_the_newest_that_is_tested() -> None:
+    """Whoever installs another one for development moves the range."""
+    assert versions.NEWEST == tuple(int(part) for part in metadata.version("keras-hub").split(".")[:2])
