@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kexport.converter.cpu import cpu_features, usable_threads
+from kexport.converter.versions import untested_version
 from kexport.runtime.contract.version import __version__
 
 DISTRIBUTION = "kexport"
@@ -60,7 +61,8 @@ class Extra:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All of it. Bytes; 0 where the system does not say. `problems`: combinations known not to work, each with its way out."""
+    """All of it. Bytes; 0 where the system does not say. `problems`: combinations known not to work, each with its way out.
+    `notes`: what is no fault, and worth knowing."""
 
     kexport: str
     python: str
@@ -71,6 +73,7 @@ class Diagnosis:
     disk_free: int
     extras: tuple[Extra, ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 Versions = Mapping[str, str]
@@ -109,6 +112,7 @@ def diagnose(directory: Path) -> Diagnosis:
         disk_free=shutil.disk_usage(directory).free,
         extras=extras,
         problems=tuple(dict.fromkeys(problems)),
+        notes=tuple(filter(None, [untested_version()])),
     )
 
 

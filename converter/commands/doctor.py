@@ -46,4 +46,6 @@ def command(as_json: bool) -> int:
     screen.print(table("Extras", ("extra", "installed", "found", "missing", "get it"), rows))
     for problem in found.problems:
         click.echo(f"problem: {problem}")
+    for note in found.notes:
+        click.echo(f"note: {note}")
     return exit_code
