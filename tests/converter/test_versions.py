@@ -32,7 +32,7 @@ def test_without_keras_hub_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_installed_release_is_the_newest_that_is_tested() -> None:
     """Whoever installs another one for development moves the range."""
-    assert versions.NEWEST == tuple(int(part) for part in metadata.version("keras-hub").split(".")[:2])
+    assert tuple(int(part) for part in metadata.version("keras-hub").split(".")[:2]) == versions.NEWEST
 
 
 def test_make_test_previous_installs_the_oldest_that_is_tested() -> None:
