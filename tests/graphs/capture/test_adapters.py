@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,11 @@ def test_every_other_missing_module_is_an_error(adapter: str) -> None:
 
     with pytest.raises(ModuleNotFoundError):
         register(adapter)
+
+
+def test_none_of_our_own_is_left_out() -> None:
+    """Under every release that is tested: each family with an adapter is there."""
+    from kexport.graphs.capture import adapters
+
+    names = [module.name for module in pkgutil.iter_modules(adapters.__path__)]
+    assert len(names) > 10 and all(f"{adapters.__name__}.{name}" in sys.modules for name in names)
