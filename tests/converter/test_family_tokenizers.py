@@ -18,6 +18,7 @@ from tests.zoo import ZOO
 pytestmark = pytest.mark.slow
 FEWEST_STRINGS = 2_000
 LONGEST = 12
+VOCABULARY_SIZES = {"vocabulary_size", "text_vocab_size", "vocab_size_per_layer_input"}  # what families call it
 NAMES = sorted(CLASSES)
 
 
@@ -50,7 +51,8 @@ def test_text_generates_as_the_original_does(class_name: str, tmp_path: Path) ->
 
     variant = next(variant for variant in ZOO.values() if f"{variant.prefix}{variant.task}" == class_name)
     text = preprocessor(class_name)
-    task = replace(variant, config={**variant.config, "vocabulary_size": text.tokenizer.vocabulary_size()}).build()
+    sizes = dict.fromkeys(VOCABULARY_SIZES & set(variant.config), text.tokenizer.vocabulary_size())
+    task = replace(variant, config={**variant.config, **sizes}).build()
     task.preprocessor = text
     artifact = convert(task, output=tmp_path / "out", max_length=64)
     manifest = artifact.manifest
