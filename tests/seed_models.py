@@ -220,7 +220,7 @@ _ALL = [
     SeedModel("gemma2", "gemma", _GEMMA2, 9, "tiniest embedding"),
     # KerasHub 0.32 ignores this option (its decoder block passes True): the graph must do as the original does, not as its config says.
     SeedModel("gemma2_hidden_scale", "gemma", _GEMMA2 | {"query_head_dim_normalize": False, "num_key_value_heads": 4}, 6, "tiny embedding"),
-    SeedModel("bloom", "bloom", _BLOOM, 12, "recent"),
+    SeedModel("bloom", "bloom", _BLOOM, 32, "recent, wide"),
     SeedModel("bloom_six_heads", "bloom", _BLOOM | {"num_heads": 6, "hidden_dim": 36}, 7, "recent, wide"),
     SeedModel("bloom_float16", "bloom", _BLOOM | {"intermediate_dim": 80}, 15, "recent, wide", "float16"),
     SeedModel("bart", "bart", _BART, 54, "placed, quiet"),
