@@ -8,6 +8,7 @@ import pytest
 ZOO_FILES = ("test_families.py", "test_zoo_samplers.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # in front of the plugin that reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give every test the group that one process runs."""
     for item in items:

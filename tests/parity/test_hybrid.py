@@ -76,8 +76,11 @@ def test_long_rows_are_proven(target: str, room: Room) -> None:
     outcome = room.outcomes[target]
     assert outcome.error is None
     parity = outcome.artifact.manifest.parity
-    assert (parity.verdict, parity.near_ties, parity.warnings) == ("proven", 0, ())
-    assert {case.name for case in parity.cases} == {"ragged batch", "one row", "buffer in pieces", "full cache", "stop in the middle", "text"}
+    assert (parity.verdict, parity.near_ties, parity.near_steps) == ("proven", 0, 0)
+    (warning,) = parity.warnings
+    assert warning.startswith("the original's cached and uncached forward differ")
+    seeded = {"ragged batch, top_k seeded", "one row, random seeded"}
+    assert {case.name for case in parity.cases} == {"ragged batch", "one row", "buffer in pieces", "full cache", "stop in the middle", "text", *seeded}
     assert "hidden_states" in parity.max_logit_difference
 
 
