@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kexport.graphs.interpreter import run
 from kexport.graphs.ops import OPS
+from kexport.graphs.passes.decompose import decompose
 from kexport.targets.onnx.lowering import Case
 
 from tests.targets.onnx.test_lowerings import CASES, TAKEN_APART, WITHOUT_INPUTS, graph_of
@@ -23,6 +24,9 @@ def rendered(graph: Any, source: Any, feeds: dict[str, Any]) -> dict[str, Any]:
     from kexport.targets.savedmodel.builder import Builder
     from kexport.targets.savedmodel.lowering import LOWERINGS
     from kexport.targets.savedmodel.weight_tensors import WeightTensors
+
+    graph = graph.copy()
+    decompose(graph, keep=set(LOWERINGS))
 
     class Filled(WeightTensors):
         def variable(self, weight: Any) -> Any:
