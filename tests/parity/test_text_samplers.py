@@ -35,10 +35,10 @@ class Kind:
 
 KINDS = {
     "gpt2": Kind("tokenizers", "rows"),
-    "llama": Kind("sentencepiece", "rows"),
+    "llama": Kind("tokenizers", "rows"),
     "t5": Kind("sentencepiece", "rows"),
     "qwen3.5": Kind("tokenizers", "lock_step"),
-    "rwkv7": Kind("longest_match", "lock_step", "split", printable_rwkv7),
+    "rwkv7": Kind("longest_match", "rows", "split", printable_rwkv7),
 }
 
 
