@@ -134,24 +134,20 @@ class Graph:
 
     def add_node(self, op: str, inputs: Iterable[str], *, layer: str = "", before: Node | None = None, output: str = "", **attrs: Attribute) -> str:
         """Add a one-output node at the end, or in front of `before`; its type comes from the op's rule. Returns the output's name."""
-        from kexport.graphs.ops import infer_types
-
-        node = Node(op, tuple(inputs), (output or self.fresh_name(op),), dict(attrs), layer)
-        for name, type_ in zip(node.outputs, infer_types(self, node), strict=True):
-            self.types[name] = type_
-        self.nodes.insert(self.nodes.index(before) if before is not None else len(self.nodes), node)
-        return node.output
+        return self._insert(Node(op, tuple(inputs), (output or self.fresh_name(op),), dict(attrs), layer), before).output
 
     def add_nodes(self, op: str, inputs: Iterable[str], count: int, *, layer: str = "", before: Node | None = None, **attrs: Attribute) -> tuple[str, ...]:
         """`add_node` for an op with `count` outputs; returns their names."""
+        stem = self.fresh_name(op)
+        return self._insert(Node(op, tuple(inputs), tuple(f"{stem}.{index}" for index in range(count)), dict(attrs), layer), before).outputs
+
+    def _insert(self, node: Node, before: Node | None) -> Node:
         from kexport.graphs.ops import infer_types
 
-        stem = self.fresh_name(op)
-        node = Node(op, tuple(inputs), tuple(f"{stem}.{index}" for index in range(count)), dict(attrs), layer)
         for name, type_ in zip(node.outputs, infer_types(self, node), strict=True):
             self.types[name] = type_
         self.nodes.insert(self.nodes.index(before) if before is not None else len(self.nodes), node)
-        return node.outputs
+        return node
 
     def fresh_name(self, stem: str) -> str:
         """A value name not used yet, stable between two equal builds."""

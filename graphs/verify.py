@@ -10,6 +10,7 @@ from __future__ import annotations
 from kexport.graphs.dims import BATCH
 from kexport.graphs.ir import Graph, Node, TensorType
 from kexport.graphs.ops import infer_types, spec_of
+from kexport.graphs.ops.joint_attention import ATTENTION
 from kexport.graphs.ops.spec import REQUIRED, attribute, refuse
 from kexport.runtime.contract.errors import InternalError
 
@@ -70,7 +71,7 @@ def _check_form(node: Node) -> None:
 
 
 def _check_writer(node: Node, writers: dict[str, Node]) -> None:
-    writes = node.op == "cache_write" or (node.op in ("attention", "joint_attention") and attribute(node, "write"))
+    writes = node.op == "cache_write" or (node.op in ATTENTION and attribute(node, "write"))
     if not writes:
         return
     for part in (attribute(node, "part"),) if node.op == "cache_write" else PARTS:

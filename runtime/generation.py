@@ -154,7 +154,7 @@ class IndependentRows:
         cache.prefilled = self._start - 1, self._length
         if self._job.images is not None:
             return self._engine.extend(cache, *self._job.images.fill(self._engine, cache, rows, self.ids[rows, : prefixes.max()], prefixes))
-        if self._job.prefill == "prompt" or self._engine.takes_extents:
+        if _prompt_is_enough(self._job.prefill, self._engine):
             return self._engine.extend(cache, *self._job.prompt.first_tokens(self.ids, rows, prefixes))
         _Feed(self._engine, cache).buffer(Prompt(self.ids[rows], self._mask[rows]), prefixes - 1)
         return self._engine.extend(cache, self.ids[rows, prefixes - 1][:, None])
@@ -255,8 +255,7 @@ class EngineDecoder:
         feed = _Feed(self._engine, self._cache, with_hidden_states=with_hidden_states, pieces=pieces)
         held = prompt.start - 1
         self._cache.prefilled = held, prompt.ids.shape[1]
-        is_prompt_enough = prefill == "prompt" or self._engine.takes_extents
-        states = feed.prompt(prompt.ids[:, :held]) if is_prompt_enough else feed.buffer(prompt, np.full(len(prompt.ids), held))
+        states = feed.prompt(prompt.ids[:, :held]) if _prompt_is_enough(prefill, self._engine) else feed.buffer(prompt, np.full(len(prompt.ids), held))
         self._prompt_hidden_states = states[:, : prompt.start]
 
     def step(self, tokens: Ids) -> Logits:
@@ -271,6 +270,11 @@ class EngineDecoder:
 
     def prompt_hidden_states(self) -> HiddenStates:
         return self._prompt_hidden_states
+
+
+def _prompt_is_enough(prefill: Literal["prompt", "buffer"], engine: Engine) -> bool:
+    """Whether the padding behind a prompt need not be prefilled: it changes nothing, or the model is told what the original's calls were."""
+    return prefill == "prompt" or engine.takes_extents
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class WholePrompts:
 
     def read(self, inputs: Mapping[str, Any], *, vocabulary_size: int, capacity: int, name: str = "") -> Prompt:
         """The prompt of a dict of arrays, whose names begin with `name`. Raises InvalidInputError as `read_prompt`, KX520 for one that is missing."""
-        return read_table(inputs, f"{name}token_ids", f"{name}padding_mask", vocabulary_size=vocabulary_size, capacity=capacity)
+        return read_ids_and_mask(inputs, f"{name}token_ids", f"{name}padding_mask", vocabulary_size=vocabulary_size, capacity=capacity)
 
     def joined(self, generated: Generated, prompt: Prompt, stop_ids: Sequence[int] | None) -> Generated:
         """What `generate()` returns of what the loop gave."""
@@ -118,8 +118,8 @@ class SplitPrompts(WholePrompts):
         return self.read(self.prompt_arrays(prompt), vocabulary_size=vocabulary_size, capacity=0)
 
     def read(self, inputs: Mapping[str, Any], *, vocabulary_size: int, capacity: int, name: str = "") -> Prompt:
-        prefix = read_table(inputs, *PREFIX, vocabulary_size=vocabulary_size, capacity=0)
-        buffer = read_table(inputs, *BUFFER, vocabulary_size=vocabulary_size, capacity=0)
+        prefix = read_ids_and_mask(inputs, *PREFIX, vocabulary_size=vocabulary_size, capacity=0)
+        buffer = read_ids_and_mask(inputs, *BUFFER, vocabulary_size=vocabulary_size, capacity=0)
         if len(prefix.ids) != len(buffer.ids):
             raise InvalidInputError("KX520", f"`{BUFFER[0]}` has {len(buffer.ids)} rows, `{PREFIX[0]}` {len(prefix.ids)}")
         _check_zeros(prefix)
@@ -165,7 +165,7 @@ def first_columns(rows: Sequence[Sequence[int]], width: int) -> list[int]:
     return [width + 1 - len(row) for row in rows]
 
 
-def read_table(inputs: Mapping[str, Any], ids_name: str, mask_name: str, *, vocabulary_size: int, capacity: int) -> Prompt:
+def read_ids_and_mask(inputs: Mapping[str, Any], ids_name: str, mask_name: str, *, vocabulary_size: int, capacity: int) -> Prompt:
     """Ids and mask of a dict of arrays. Raises InvalidInputError as `read_prompt`, KX520 for one that is missing."""
     missing = [key for key in (ids_name, mask_name) if key not in inputs]
     if missing:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from kexport.graphs.dims import Dim
 from kexport.graphs.ir import Graph, Node, Slot
 from kexport.graphs.ops import attribute
+from kexport.graphs.ops.joint_attention import ATTENTION
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.manifest import Cache, CacheSlot, Fusion
-from kexport.targets.base import Geometry
+from kexport.targets.base import Emitted, Geometry
 from kexport.targets.slot_names import SlotNames
 
 STATE_LAYOUTS = {"convolution": ("batch", "tokens", "channels"), "recurrent": ("batch", "heads", "key_dim", "value_dim")}
@@ -21,7 +22,6 @@ TWO_CACHES = "one softmax over two caches, which no operator reads"
 VIEWS = {"reshape", "transpose", "cast"}  # what may stand between a state and the node that carries it on
 EXTENT_IS_UNKNOWN = "it cannot tell the model where the original's calls end, which the original's results depend on"
 UNKNOWN_TO_VENDORS = "it has recurrent layers, whose states this runtime does not carry"
-ATTENTION = ("attention", "joint_attention")
 
 
 def cache(graph: Graph, slot_names: SlotNames, stored: dict[str, Slot], capacity: int, layout: tuple[str, ...]) -> Cache:
@@ -92,6 +92,13 @@ def _layers(graph: Graph) -> list[list[str]]:
             layers.append([name])
         number = own
     return layers
+
+
+def foreign_to_vendors(emitted: Emitted) -> str:
+    """What no vendor's generation loop knows of the artifact; empty where there is nothing."""
+    if emitted.cache.has_states:
+        return UNKNOWN_TO_VENDORS
+    return EXTENT_IS_UNKNOWN if emitted.takes_extents else ""
 
 
 def longest_call(graph: Graph) -> int | None:

@@ -58,3 +58,20 @@ class SlotNames:
         middle = f"{side}." if self._two_kinds else ""
         key, value = (f"{stem}.{index}.{middle}{part}" for part in PARTS)
         return key, value
+
+
+class SameNames(SlotNames):
+    """What goes in comes out under the same name: for targets that name caches themselves, and states as here."""
+
+    def present(self, slot: str) -> tuple[str, str]:
+        """Output names: those of the inputs."""
+        return self.past(slot)
+
+    def past_state(self, state: str) -> str:
+        """A state's input name."""
+        stem, index = self._states[state]
+        return f"{stem}_state_{index}"
+
+    def present_state(self, state: str) -> str:
+        """Its output name: the same."""
+        return self.past_state(state)

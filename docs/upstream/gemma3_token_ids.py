@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import numpy as np
-from small import rows, task
+from small import GEMMA3_OF_TEXTS, rows, task
 
-model = task("Gemma3", {
-    "vocabulary_size": 64, "image_size": 16, "num_layers": 2, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 32, "intermediate_dim": 48,
-    "head_dim": 8, "vision_encoder": None,
-})  # fmt: skip
+model = task("Gemma3", GEMMA3_OF_TEXTS)
 model.compile(sampler="greedy")
 try:
     print(np.asarray(model.generate(rows([5, 9, 11, 3]), stop_token_ids=None)["token_ids"])[0].tolist())

@@ -17,6 +17,7 @@ VOCABULARY = 64
 ROTARY = {
     "vocabulary_size": VOCABULARY, "num_layers": 2, "num_query_heads": 4, "num_key_value_heads": 2, "hidden_dim": 32, "intermediate_dim": 48,
 }  # fmt: skip
+GEMMA3_OF_TEXTS = ROTARY | {"image_size": 16, "head_dim": 8, "vision_encoder": None}
 
 
 def task(prefix: str, config: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from kexport.graphs.capture.by_class import ByClass
 from kexport.graphs.capture.causal import finish
 from kexport.graphs.capture.importing import import_function
 from kexport.graphs.capture.intercept import intercepting
@@ -52,22 +53,17 @@ class ImageFamily:
 
 
 Description = Callable[[Any], ImageFamily | None]
-_DESCRIBED: dict[str, Description] = {}
+_DESCRIBED: ByClass[Description] = ByClass()
 
 
 def image_family(*class_names: str) -> Callable[[Description], Description]:
     """Register how tasks of these classes run images; the function gives None for a task without a vision tower."""
-
-    def register(description: Description) -> Description:
-        _DESCRIBED.update(dict.fromkeys(class_names, description))
-        return description
-
-    return register
+    return _DESCRIBED.register(*class_names)
 
 
 def images_of(task: Any) -> ImageFamily | None:
     """How `task` runs images; None where it has no vision tower, or its family is not described."""
-    description = next((_DESCRIBED[cls.__name__] for cls in type(task).__mro__ if cls.__name__ in _DESCRIBED), None)
+    description = _DESCRIBED.of(task)
     return None if description is None else description(task)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from kexport.graphs.capture.by_class import ByClass
+
 
 @dataclass(frozen=True, slots=True)
 class Semantics:
@@ -34,20 +36,15 @@ class Semantics:
 
 
 Declaration = Callable[[Any], Semantics]
-_DECLARED: dict[str, Declaration] = {}
+_DECLARED: ByClass[Declaration] = ByClass()
 
 
 def semantics(*class_names: str) -> Callable[[Declaration], Declaration]:
     """Register what tasks of these classes do; the function is given the task, whose config may matter."""
-
-    def register(declaration: Declaration) -> Declaration:
-        _DECLARED.update(dict.fromkeys(class_names, declaration))
-        return declaration
-
-    return register
+    return _DECLARED.register(*class_names)
 
 
 def semantics_of(task: Any) -> Semantics:
     """What is declared for `task`."""
-    declaration = next((_DECLARED[cls.__name__] for cls in type(task).__mro__ if cls.__name__ in _DECLARED), None)
+    declaration = _DECLARED.of(task)
     return Semantics() if declaration is None else declaration(task)

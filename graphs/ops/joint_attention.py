@@ -21,6 +21,7 @@ from kexport.graphs.ops.spec import REQUIRED, Array, Arrays, Evaluation, Types, 
 if TYPE_CHECKING:
     from kexport.graphs.ir import Graph, Node, TensorType
 
+ATTENTION = ("attention", "joint_attention")  # the ops that attend
 INPUTS = (*attention.INPUTS, "cross_key?", "cross_value?", "cross_bias?", "cross_mask?")
 CROSS_KEY, CROSS_VALUE, CROSS_BIAS, CROSS_MASK = range(len(attention.INPUTS), len(INPUTS))
 

@@ -14,6 +14,7 @@ Kept as a tensor: masks that depend on weights or token ids, and those that foll
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE, TOTAL, evalua
 from kexport.graphs.interpreter import run
 from kexport.graphs.ir import ABSENT, Graph, Node
 from kexport.graphs.ops.attention import INPUTS, KEY_MASK, MASK, POSITIONS
+from kexport.graphs.ops.joint_attention import ATTENTION
 from kexport.graphs.passes.base import Pass, Result
 from kexport.graphs.passes.subgraph import ancestors, cut_out
 from numpy.typing import NDArray
@@ -112,11 +114,16 @@ def hides_the_keys(visible: NDArray[Any], padding: NDArray[Any]) -> bool:
     return visible.shape[-1] == padding.shape[-1] and visible.shape[0] == padding.shape[0] and bool((visible == padding).all())
 
 
+def _depends_on_weights(graph: Graph, nodes: Iterable[Node], leaves: Iterable[str]) -> bool:
+    """Whether a mask made by `nodes` from `leaves` is no matter of sizes, the call's start and padding alone."""
+    return any(leaf in graph.weights for leaf in leaves) or any(node.op in (*ATTENTION, "linear", "embedding") for node in nodes)
+
+
 def is_causal(graph: Graph, mask: str) -> bool:
     """Whether a mask [batch|1, heads|1, sequence, sequence] hides every later key, whatever the padding; false where it is no matter of sizes
     and padding alone."""
     nodes, leaves = ancestors(graph, [mask])
-    if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "joint_attention", "linear", "embedding") for n in nodes):
+    if _depends_on_weights(graph, nodes, leaves):
         return False
     part = cut_out(graph, [mask])
     seen = [np.asarray(run_part(part, probe)[mask]).astype(bool) for probe in CHUNKS]
@@ -128,7 +135,7 @@ class ClassifyMasks(Pass):
 
     def run(self, graph: Graph, result: Result) -> None:
         rules: dict[str, dict[str, Any] | None] = {}
-        for node in graph.of_op("attention", "joint_attention"):
+        for node in graph.of_op(*ATTENTION):
             mask = node.input(MASK)
             if not mask:
                 continue
@@ -144,7 +151,7 @@ class ClassifyMasks(Pass):
     def _rule(self, graph: Graph, node: Node, mask: str) -> dict[str, Any] | None:
         nodes, leaves = ancestors(graph, [mask])
         paddings = [name for name in leaves if name in graph.inputs and name not in SIZE_INPUTS]
-        if any(leaf in graph.weights for leaf in leaves) or any(n.op in ("attention", "joint_attention", "linear", "embedding") for n in nodes):
+        if _depends_on_weights(graph, nodes, leaves):
             return None
         if any(not name.endswith("padding_mask") for name in paddings):
             return None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from kexport.graphs.dims import Dim
 from kexport.graphs.interpreter import run
-from kexport.graphs.ir import Attribute, Graph
+from kexport.graphs.ir import Graph
 from kexport.graphs.ops.experts import ACTIVATIONS, gated
 from numpy.typing import NDArray
 
@@ -45,7 +45,7 @@ class GatedForm:
 
     gate: Part
     up: Part
-    attributes: dict[str, Attribute]
+    attributes: dict[str, Any]
 
 
 def gated_form(piece: Graph, value: str) -> GatedForm | None:

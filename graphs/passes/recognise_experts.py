@@ -14,12 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from kexport.graphs.ir import Graph, Node
 from kexport.graphs.ops import attribute
 from kexport.graphs.passes.base import Pass, Result
-from kexport.graphs.passes.gated_form import GatedForm, Part, gated_form
+from kexport.graphs.passes.gated_form import Part, gated_form
 from kexport.graphs.passes.subgraph import cut_out
 from kexport.graphs.weights import Casted, Weight
 
@@ -81,7 +80,7 @@ def _choice(graph: Graph, one_hot: Node) -> Choice | None:
     if graph.type_of(weights).shape != graph.type_of(ids).shape or len(graph.type_of(ids).shape) != len(EXPERTS_FIRST):
         return None
     share, turned = summed.output, 0
-    while node := _layout_reader(graph, share):
+    while node := _reader(graph, share, *LAYOUT):
         turned += node.op == "transpose" and attribute(node, "permutation") == EXPERTS_FIRST
         share = node.output
     mixed = _reader(graph, share, "mul")
@@ -94,14 +93,10 @@ def _choice(graph: Graph, one_hot: Node) -> Choice | None:
     return Choice(ids, weights, share, mixed, result)
 
 
-def _reader(graph: Graph, value: str, op: str) -> Node | None:
-    """The only node that reads `value`, if it is an `op`."""
+def _reader(graph: Graph, value: str, *ops: str) -> Node | None:
+    """The only node that reads `value`, if it is one of `ops`."""
     readers = graph.readers().get(value, [])
-    return readers[0] if len(readers) == 1 and readers[0].op == op and value not in graph.outputs.values() else None
-
-
-def _layout_reader(graph: Graph, value: str) -> Node | None:
-    return next((node for op in LAYOUT if (node := _reader(graph, value, op))), None)
+    return readers[0] if len(readers) == 1 and readers[0].op in ops and value not in graph.outputs.values() else None
 
 
 def _other(node: Node, value: str) -> str:
@@ -140,13 +135,9 @@ def _replace(graph: Graph, choice: Choice) -> None:
     biases = [_bias(graph, weight) for weight in (_bias_columns(gate, form.gate), _bias_columns(up, form.up), down_bias)]
     while biases and not biases[-1]:
         biases.pop()
-    new = graph.add_node("experts", [gate.x, choice.ids, taken, *matrices, *biases], layer=layer, before=choice.result, **_attributes(form))
+    new = graph.add_node("experts", [gate.x, choice.ids, taken, *matrices, *biases], layer=layer, before=choice.result, **form.attributes)
     graph.replace_uses(choice.result.output, new)
     graph.nodes.remove(choice.result)
-
-
-def _attributes(form: GatedForm) -> dict[str, Any]:
-    return {name: value for name, value in form.attributes.items() if not isinstance(value, tuple)}
 
 
 def _columns(weight: Weight, part: Part) -> Weight:

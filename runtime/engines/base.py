@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import STATE_KINDS, Adapter, CacheSlot, Manifest, Signature
+from kexport.runtime.contract.manifest import STATE_KINDS, Adapter, CacheSlot, Manifest, Signature, TensorSpec
 
 Tokens = npt.NDArray[np.integer[Any]]
 Lengths = npt.NDArray[np.int64]
@@ -146,6 +146,12 @@ class Engine(ABC):
             columns = min(values.shape[1], self._hidden_states.shape[1] - start)
             self._hidden_states[rows, start : start + columns] = values[:, :columns]
 
+    def describe(self, step: Signature) -> None:
+        """For engines: let the step say what it takes and gives beside tokens and logits."""
+        inputs = {spec.name for spec in step.inputs}
+        self.takes_extents, self.marks_padding = names.EXTENT in inputs, names.VALID_LENGTHS in inputs
+        self.hidden_size = hidden_size_of(step)
+
     def valid_lengths_of(self, cache: CacheState, rows: slice = slice(None)) -> npt.NDArray[np.int32]:
         """For engines: what the input `valid_lengths` is fed, int32; where no token is padding, a position that no token reaches."""
         lengths = np.full(cache.batch_size, cache.capacity) if cache.valid_lengths is None else cache.valid_lengths
@@ -228,6 +234,16 @@ def state_slots(manifest: Manifest) -> list[CacheSlot]:
         if len(slot.inputs) != 1 or len(slot.outputs) != 1:
             raise InvalidInputError("KX555", f"the state `{slot.name}` has {len(slot.inputs)} inputs and {len(slot.outputs)} outputs")
     return slots
+
+
+def slot_specs(slots: Sequence[CacheSlot], step: Signature) -> tuple[TensorSpec, ...]:
+    """The inputs of `step` that are the slots' tensors, in their order. Raises InvalidInputError (KX555) for one that it does not have."""
+    specs = {spec.name: spec for spec in step.inputs}
+    wanted = [name for slot in slots for name in slot.inputs]
+    missing = [name for name in wanted if name not in specs]
+    if missing:
+        raise InvalidInputError("KX555", f"the cache tensor `{missing[0]}` is not an input of `{step.name}`")
+    return tuple(specs[name] for name in wanted)
 
 
 def hidden_size_of(step: Signature) -> int:

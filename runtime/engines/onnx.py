@@ -268,9 +268,7 @@ class OnnxEngine(Engine):
         self._rows_with_past = step.max_batch_with_past
         self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
-        self.hidden_size = self._layout.hidden_size
-        self.takes_extents = names.EXTENT in self._layout.inputs
-        self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
+        self.describe(step)
         self._encode_signature = manifest.signature(names.ENCODE)
         self._encoder = open_session(directory / self._encode_signature.file, options) if self._encode_signature else None
         self._session: ort.InferenceSession | None = open_session(directory / step.file, options)

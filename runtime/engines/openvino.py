@@ -35,7 +35,6 @@ from kexport.runtime.engines.base import (
     Tokens,
     check_contents,
     equal_steps,
-    hidden_size_of,
     normal_lengths,
     register_engine,
     state_slots,
@@ -256,9 +255,7 @@ class OpenVinoEngine(Engine):
         self._layout = _read_layout(manifest, step)
         self._longest = min(step.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(manifest, step)
-        self.hidden_size = hidden_size_of(step)
-        self.takes_extents = names.EXTENT in self._layout.inputs
-        self.marks_padding = names.VALID_LENGTHS in self._layout.inputs
+        self.describe(step)
         self._core, self._directory, self._options, self._step_file = ov.Core(), directory, options, step.file
         self._adapter: Adapter | None = None
         self._model: ov.CompiledModel | None = None

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError
-from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
+from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import (
     CacheState,
     Engine,
@@ -33,9 +33,9 @@ from kexport.runtime.engines.base import (
     Tokens,
     check_contents,
     equal_steps,
-    hidden_size_of,
     normal_lengths,
     register_engine,
+    slot_specs,
     state_slots,
 )
 from kexport.runtime.native_output import captured_stderr
@@ -124,13 +124,11 @@ class SavedModelEngine(Engine):
             raise InvalidInputError("KX555", f"the artifact has no `{names.PREFILL}` and `{names.DECODE}`", hint="convert the model again")
         self._capacity = manifest.cache.capacity
         slots = [slot for slot in manifest.cache.slots if slot.shared_with is None]
-        self._own, self._cross = (_slot_specs([slot for slot in slots if slot.kind == kind], decode) for kind in ("self", "cross"))
-        self._states = _slot_specs(state_slots(manifest), decode)
+        self._own, self._cross = (slot_specs([slot for slot in slots if slot.kind == kind], decode) for kind in ("self", "cross"))
+        self._states = slot_specs(state_slots(manifest), decode)
         self._longest = min(prefill.max_sequence or _PREFILL_CHUNK, _PREFILL_CHUNK)
         self.vocabulary_size = _vocabulary_size(decode)
-        self.hidden_size = hidden_size_of(decode)
-        self.takes_extents = any(spec.name == names.EXTENT for spec in decode.inputs)
-        self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in decode.inputs)
+        self.describe(decode)
         set_threads(options.threads)
         self._model, self._functions = load_functions(directory, manifest)
         self._inputs = {signature.name: {spec.name for spec in signature.inputs} for signature in manifest.signatures}
@@ -284,15 +282,6 @@ def set_threads(threads: int | None) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         warnings.warn(f"TensorFlow is running already: it keeps its number of threads, not {threads}", stacklevel=3)
-
-
-def _slot_specs(slots: list[CacheSlot], step: Signature) -> tuple[TensorSpec, ...]:
-    specs = {spec.name: spec for spec in step.inputs}
-    wanted = [name for slot in slots for name in slot.inputs]
-    missing = [name for name in wanted if name not in specs]
-    if missing:
-        raise InvalidInputError("KX555", f"the cache tensor `{missing[0]}` is not an input of `{step.name}`")
-    return tuple(specs[name] for name in wanted)
 
 
 def _vocabulary_size(step: Signature) -> int:

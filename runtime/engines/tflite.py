@@ -34,7 +34,7 @@ from ai_edge_litert.options import Options
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError
-from kexport.runtime.contract.manifest import CacheSlot, Manifest, Signature, TensorSpec
+from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
 from kexport.runtime.engines.base import (
     CacheState,
     Engine,
@@ -43,9 +43,9 @@ from kexport.runtime.engines.base import (
     Logits,
     Tokens,
     check_contents,
-    hidden_size_of,
     normal_lengths,
     register_engine,
+    slot_specs,
     state_slots,
 )
 from kexport.runtime.litertlm_section import model_file
@@ -136,9 +136,7 @@ class TfliteEngine(Engine):
         self._capacity = manifest.cache.capacity
         whole = self._steps.decode[self._steps.cache_length]
         self.vocabulary_size = _vocabulary_size(whole)
-        self.hidden_size = hidden_size_of(whole)
-        self.takes_extents = any(spec.name == names.EXTENT for spec in whole.inputs)
-        self.marks_padding = any(spec.name == names.VALID_LENGTHS for spec in whole.inputs)
+        self.describe(whole)
         self._needs_encoder = bool(self._steps.cross_specs)
         self.has_states = bool(self._steps.state_specs)
         self._model: CompiledModel | None = open_model(directory / whole.file, options)
@@ -172,7 +170,7 @@ class TfliteEngine(Engine):
         """A row's contents."""
         buffers = row.caches | row.cross | row.states
         specs = (*self._steps.cache_specs, *self._steps.cross_specs, *self._steps.state_specs)
-        arrays = {spec.name: buffers[spec.name].read(int(np.prod(_sizes(spec))), numpy_dtype(spec.dtype)).reshape(_sizes(spec)) for spec in specs}
+        arrays = {spec.name: read_buffer(buffers[spec.name], spec) for spec in specs}
         return arrays, row.encoder_mask
 
     def write_row(self, row: _Row, content: tuple[dict[str, Array], Array | None]) -> None:
@@ -401,10 +399,9 @@ def _read_steps(manifest: Manifest) -> _Steps:
     whole = manifest.signature(names.DECODE)
     if whole is None:
         raise InvalidInputError("KX555", f"the artifact has no `{names.DECODE}` signature", hint="convert the model again")
-    specs = {spec.name: spec for spec in whole.inputs}
     slots = [slot for slot in manifest.cache.slots if slot.shared_with is None]
-    own, cross = (_slot_specs([slot for slot in slots if slot.kind == kind], specs) for kind in ("self", "cross"))
-    states = _slot_specs(state_slots(manifest), specs)
+    own, cross = (slot_specs([slot for slot in slots if slot.kind == kind], whole) for kind in ("self", "cross"))
+    states = slot_specs(state_slots(manifest), whole)
     lengths = {_sizes(spec)[2] for spec in own} or {manifest.cache.capacity}
     if len(lengths) != 1 or max(lengths) < manifest.cache.capacity:
         raise InvalidInputError("KX555", f"caches of lengths {sorted(lengths)} do not fit a capacity of {manifest.cache.capacity}")
@@ -416,12 +413,11 @@ def _read_steps(manifest: Manifest) -> _Steps:
     return _Steps(kinds[names.PREFILL], kinds[names.FIRST], decode, kinds[names.ENCODE], own, cross, states, max(lengths))
 
 
-def _slot_specs(slots: list[CacheSlot], specs: dict[str, TensorSpec]) -> tuple[TensorSpec, ...]:
-    wanted = [name for slot in slots for name in slot.inputs]
-    missing = [name for name in wanted if name not in specs]
-    if missing:
-        raise InvalidInputError("KX555", f"the cache tensor `{missing[0]}` is not an input of `{names.DECODE}`")
-    return tuple(specs[name] for name in wanted)
+def read_buffer(buffer: Any, spec: TensorSpec) -> Array:
+    """What a buffer of the library holds, as the array that `spec` describes."""
+    sizes = _sizes(spec)
+    array: Array = buffer.read(int(np.prod(sizes)), numpy_dtype(spec.dtype)).reshape(sizes)
+    return array
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:

@@ -10,9 +10,9 @@ import numpy as np
 from kexport.runtime.contract import names
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError
-from kexport.runtime.contract.manifest import Manifest, Signature, TensorSpec
+from kexport.runtime.contract.manifest import Manifest, Signature
 from kexport.runtime.engines.base import EngineOptions
-from kexport.runtime.engines.tflite import open_model
+from kexport.runtime.engines.tflite import open_model, read_buffer
 from kexport.runtime.forward.base import Array, Forward, first_line, register_forward
 
 _TENSORS = {names.TOKEN_IDS: names.TOKENS}  # what this target calls them
@@ -53,17 +53,11 @@ class TfliteForward(Forward):
             model.run_by_name(signature.name, inputs, outputs)
         except RuntimeError as error:
             raise InternalError("KX556", f"LiteRT failed in `{signature.name}`: {first_line(error)}", detail=str(error)) from error
-        return {spec.name: _read(outputs[spec.name], spec) for spec in signature.outputs}
+        return {spec.name: read_buffer(outputs[spec.name], spec) for spec in signature.outputs}
 
     def close(self) -> None:
         super().close()
         self._model = None
-
-
-def _read(buffer: Any, spec: TensorSpec) -> Array:
-    sizes = tuple(int(size) for size in spec.shape)
-    array: Array = buffer.read(int(np.prod(sizes)), numpy_dtype(spec.dtype)).reshape(sizes)
-    return array
 
 
 def _padded(array: Array, length: int) -> Array:

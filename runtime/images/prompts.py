@@ -93,5 +93,3 @@ def _runs(mask: Mask) -> list[int]:
     """The lengths of the runs of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [int(stop - start) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
-
-

@@ -14,6 +14,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError, UsageError
 from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
+from kexport.targets.float32_caches import not_float32
 from kexport.targets.geometry import fusions as all_fusions
 from kexport.targets.geometry import geometry
 from kexport.targets.lowerable import lowerable
@@ -129,10 +130,5 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
     _refuse_gradients(graphs)
     if not graphs:
         raise InternalError("KX920", "there is no graph to emit")
-    for graph in graphs.values():
-        for name, slot in graph.slots.items():
-            if slot.dtype != "float32":
-                raise UnsupportedError("KX215", f"cache slot `{name}` is {slot.dtype}; the ONNX target keeps caches in float32")
-        for name, state in graph.states.items():
-            if state.dtype != "float32":
-                raise UnsupportedError("KX215", f"the state `{name}` is {state.dtype}; the ONNX target keeps states in float32")
+    if other := not_float32(graphs.values(), "ONNX"):
+        raise UnsupportedError("KX215", other)

@@ -13,7 +13,7 @@ from typing import Any
 from kexport.runtime.contract import names
 from kexport.runtime.contract.manifest import File, VendorRuntime
 from kexport.targets.base import Emitted
-from kexport.targets.geometry import EXTENT_IS_UNKNOWN, UNKNOWN_TO_VENDORS
+from kexport.targets.geometry import foreign_to_vendors
 from kexport.targets.onnx.files import file_record
 
 GENAI = "onnxruntime-genai"
@@ -63,10 +63,8 @@ def write_vendor_files(
 
 def _genai_refusal(emitted: Emitted) -> str:
     """Why onnxruntime-genai cannot run the artifact; empty if it can."""
-    if emitted.cache.has_states:
-        return UNKNOWN_TO_VENDORS
-    if emitted.takes_extents:
-        return EXTENT_IS_UNKNOWN
+    if foreign := foreign_to_vendors(emitted):
+        return foreign
     if any(signature.name == names.ENCODE for signature in emitted.signatures) or any(slot.kind != "self" for slot in emitted.cache.slots):
         return "it has no model type for this encoder-decoder layout"
     if not emitted.geometry.uniform:

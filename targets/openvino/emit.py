@@ -14,6 +14,7 @@ from kexport.runtime.contract.errors import InternalError, UnsupportedError, Usa
 from kexport.runtime.contract.manifest import Experts, File, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted, StoredTensor
+from kexport.targets.float32_caches import not_float32
 from kexport.targets.lowerable import lowerable
 from kexport.targets.openvino import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.openvino import records
@@ -109,10 +110,5 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise UnsupportedError("KX382", "the OpenVINO target has no gradients", hint="--signatures score_gradients works with --target savedmodel")
     if not graphs:
         raise InternalError("KX920", "there is no graph to emit")
-    for graph in graphs.values():
-        for name, slot in graph.slots.items():
-            if slot.dtype != "float32":
-                raise UnsupportedError("KX215", f"cache slot `{name}` is {slot.dtype}; the OpenVINO target keeps caches in float32")
-        for name, state in graph.states.items():
-            if state.dtype != "float32":
-                raise UnsupportedError("KX215", f"the state `{name}` is {state.dtype}; the OpenVINO target keeps states in float32")
+    if other := not_float32(graphs.values(), "OpenVINO"):
+        raise UnsupportedError("KX215", other)

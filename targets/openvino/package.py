@@ -10,7 +10,7 @@ from typing import Any
 from kexport.runtime.contract import names
 from kexport.runtime.contract.manifest import File, Fusion, VendorRuntime
 from kexport.targets.base import Emitted
-from kexport.targets.geometry import EXTENT_IS_UNKNOWN, UNKNOWN_TO_VENDORS
+from kexport.targets.geometry import foreign_to_vendors
 from kexport.targets.openvino.ir_file import file_record
 from kexport.targets.openvino.ops.attention import NOT_PAGED
 from kexport.targets.openvino.tokenizer import write_tokenizer
@@ -60,10 +60,8 @@ def write_vendor_files(
 
 def _genai_refusal(emitted: Emitted) -> str:
     """Why OpenVINO GenAI cannot run the artifact; empty if it can."""
-    if emitted.cache.has_states:
-        return UNKNOWN_TO_VENDORS
-    if emitted.takes_extents:
-        return EXTENT_IS_UNKNOWN
+    if foreign := foreign_to_vendors(emitted):
+        return foreign
     if any(signature.name == names.ENCODE for signature in emitted.signatures) or any(slot.kind != "self" for slot in emitted.cache.slots):
         return "it has no pipeline for text encoder-decoder models"
     if emitted.signatures[0].returns_logits == "none" or not emitted.geometry.layers:

@@ -29,7 +29,7 @@ from kexport.targets.savedmodel.builder import Builder, Size, SlotTensors, Tenso
 from kexport.targets.savedmodel.lowering import LOWERINGS
 from kexport.targets.savedmodel.ops.last_token import last_of
 from kexport.targets.savedmodel.weight_tensors import WeightTensors
-from kexport.targets.slot_names import SlotNames as HuggingFaceNames
+from kexport.targets.slot_names import SameNames
 
 STEMS = {"self": ("kv_cache_k", "kv_cache_v"), "cross": ("cross_k", "cross_v")}
 CAPACITY = "capacity"
@@ -43,7 +43,7 @@ INPUT_NAMES = {  # graph input -> tensor
 }
 
 
-class SlotNames(HuggingFaceNames):
+class SlotNames(SameNames):
     """The names of CONTRACTS; a cache goes in and comes out under the same one."""
 
     def __init__(self, slots: Mapping[str, Slot], states: Mapping[str, State] | None = None) -> None:
@@ -55,19 +55,6 @@ class SlotNames(HuggingFaceNames):
         index, _ = self._places[slot]
         key, value = (f"{stem}_{index}" for stem in STEMS[self.slots[slot].kind])
         return key, value
-
-    def present(self, slot: str) -> tuple[str, str]:
-        """Output names: the same."""
-        return self.past(slot)
-
-    def past_state(self, state: str) -> str:
-        """A state's input name."""
-        stem, index = self._states[state]
-        return f"{stem}_state_{index}"
-
-    def present_state(self, state: str) -> str:
-        """Its output name: the same."""
-        return self.past_state(state)
 
 
 @dataclass(slots=True)

@@ -15,6 +15,7 @@ from kexport.runtime.contract.errors import InternalError, UnsupportedError
 from kexport.runtime.contract.manifest import Experts, Fusion, Signature
 from kexport.targets import geometry
 from kexport.targets.base import EmitOptions, Emitted
+from kexport.targets.float32_caches import not_float32
 from kexport.targets.lowerable import bound, lowerable
 from kexport.targets.tflite import ops as _ops  # noqa: F401  fills LOWERINGS
 from kexport.targets.tflite import records
@@ -122,10 +123,5 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         raise UnsupportedError("KX236", f"LiteRT-LM cannot run this model: {geometry.EXTENT_IS_UNKNOWN}", hint="use --package tflite")
     if options.package == LITERTLM and names.ENCODE in graphs:
         raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with an encoder", hint="use --package tflite")
-    for graph in graphs.values():
-        for name, slot in graph.slots.items():
-            if slot.dtype != "float32":
-                raise UnsupportedError("KX237", f"cache slot `{name}` is {slot.dtype}; the TFLite target keeps caches in float32")
-        for name, state in graph.states.items():
-            if state.dtype != "float32":
-                raise UnsupportedError("KX237", f"the state `{name}` is {state.dtype}; the TFLite target keeps states in float32")
+    if other := not_float32(graphs.values(), "TFLite"):
+        raise UnsupportedError("KX237", other)

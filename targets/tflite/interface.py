@@ -19,7 +19,7 @@ import numpy as np
 from kexport.graphs.dims import ENCODER_SEQUENCE
 from kexport.graphs.ir import Graph, Slot, State
 from kexport.runtime.contract import names
-from kexport.targets.slot_names import SlotNames as HuggingFaceNames
+from kexport.targets.slot_names import SameNames
 from kexport.targets.tflite.attention import HEADS_FIRST
 from kexport.targets.tflite.builder import Builder, SlotTensors, Tensor
 
@@ -28,7 +28,7 @@ ALWAYS_THERE = frozenset({names.TOKENS, names.INPUT_POS, names.ENCODER_MASK})
 IDS = "int32"
 
 
-class SlotNames(HuggingFaceNames):
+class SlotNames(SameNames):
     """LiteRT-LM's names; a cache goes in and comes out under the same one."""
 
     def __init__(self, slots: Mapping[str, Slot], states: Mapping[str, State] | None = None) -> None:
@@ -40,19 +40,6 @@ class SlotNames(HuggingFaceNames):
         index, _ = self._places[slot]
         key, value = (f"{stem}_{index}" for stem in STEMS[self._kinds[slot]])
         return key, value
-
-    def present(self, slot: str) -> tuple[str, str]:
-        """Output names: the same."""
-        return self.past(slot)
-
-    def past_state(self, state: str) -> str:
-        """A state's input name."""
-        stem, index = self._states[state]
-        return f"{stem}_state_{index}"
-
-    def present_state(self, state: str) -> str:
-        """Its output name: the same."""
-        return self.past_state(state)
 
 
 def declare_inputs(b: Builder, slot_names: SlotNames, encoder_capacity: int) -> None:

@@ -9,7 +9,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
 from kexport.runtime.contract.manifest import File, VendorRuntime
 from kexport.targets.base import Emitted
-from kexport.targets.geometry import EXTENT_IS_UNKNOWN, UNKNOWN_TO_VENDORS
+from kexport.targets.geometry import foreign_to_vendors
 from kexport.targets.tflite.emit import BUNDLE_FILE, MODEL_FILE
 from kexport.targets.tflite.litertlm import llm_metadata, write_bundle
 
@@ -50,8 +50,6 @@ def write_vendor_files(
 def _why_not(emitted: Emitted) -> str:
     if any(signature.name.startswith(names.ENCODE) for signature in emitted.signatures):
         return "it has no layout for models with an encoder"
-    if emitted.cache.has_states:
-        return UNKNOWN_TO_VENDORS
-    if emitted.takes_extents:
-        return EXTENT_IS_UNKNOWN
+    if foreign := foreign_to_vendors(emitted):
+        return foreign
     return "it opens bundles only: --package litertlm"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.golden.command import part_of
 from tests.seed_models import GOLDEN, MODELS
 
 pytestmark = pytest.mark.slow
@@ -26,13 +27,13 @@ def test_parts_cover_every_model_once(script: Any) -> None:
     """Whatever the number of parts."""
     names = list(MODELS)
     for count in (1, 4, script.PARTS, len(names) + 3):
-        assert sorted(name for index in range(count) for name in script.part_of(names, f"{index}/{count}")) == sorted(names)
+        assert sorted(name for index in range(count) for name in part_of(names, f"{index}/{count}", script.PARTS)) == sorted(names)
 
 
 def test_the_part_of_a_commit_is_one_of_the_parts(script: Any) -> None:
     """The number of commits chooses it."""
     names = list(MODELS)
-    assert script.part_of(names, "commit") in [script.part_of(names, f"{index}/{script.PARTS}") for index in range(script.PARTS)]
+    assert part_of(names, "commit", script.PARTS) in [part_of(names, f"{index}/{script.PARTS}", script.PARTS) for index in range(script.PARTS)]
 
 
 @pytest.mark.parametrize("what", ["nothing", "a token", "an attribute", "a stop mask", "a weight's spread"])

@@ -9,10 +9,7 @@ Tokens and graphs must be equal to the letter; the two measured figures may diff
 
 from __future__ import annotations
 
-import argparse
 import json
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from kexport.graphs.capture import capture
 from kexport.graphs.serialize import canonical, document
 
 from tests import stock_models
+from tests.golden.command import run
 from tests.golden.measure import logit_error
 from tests.seed_models import GOLDEN, MAX_LENGTH, MODELS, SeededWeights, SeedModel, check_margins, model_document
 
@@ -79,11 +77,11 @@ def stop_ids(model: SeedModel, tokens: Any) -> list[int]:
     return sorted(set(found))
 
 
-def write(name: str) -> None:
+def write(name: str) -> str:
     """Write one file."""
     text = canonical(golden_document(MODELS[name]), LEVELS)
     (GOLDEN / f"{name}.json").write_text(text)
-    sys.stdout.write(f"{name}: {len(text)} bytes\n")
+    return f"{len(text)} bytes"
 
 
 def differences(name: str) -> list[str]:
@@ -96,32 +94,15 @@ def differences(name: str) -> list[str]:
     ]
 
 
-def part_of(names: list[str], part: str, parts: int = PARTS) -> list[str]:
-    """Every n-th name from the i-th, for `i/n` (i from 0); `commit` takes the number of commits for i, and `parts` for n."""
-    if part == "commit":
-        commits = int(subprocess.run(["git", "rev-list", "--count", "HEAD"], capture_output=True, text=True, check=True, cwd=GOLDEN).stdout)
-        part = f"{commits % parts}/{parts}"
-    index, count = map(int, part.split("/"))
-    return names[index % count :: count]
+def differing(name: str) -> str:
+    """The same in words."""
+    found = differences(name)
+    return f"{', '.join(found)} differ from the committed file" if found else ""
 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description="Write or check the golden files of the seed models.")
-    parser.add_argument("names", nargs="*", help="models; all by default")
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    parser.add_argument("--part", default="0/1", help="i/n, or `commit`")
-    arguments = parser.parse_args()
-    failed = False
-    for name in part_of(arguments.names or list(MODELS), arguments.part):
-        if not arguments.check:
-            write(name)
-        elif found := differences(name):
-            failed = True
-            sys.stdout.write(f"{name}: {', '.join(found)} differ from the committed file\n")
-        else:
-            sys.stdout.write(f"{name}: equal\n")
-    raise SystemExit(1 if failed else 0)
+    run("Write or check the golden files of the seed models.", list(MODELS), PARTS, write, differing)
 
 
 if __name__ == "__main__":

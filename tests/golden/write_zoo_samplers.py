@@ -10,10 +10,8 @@ the next; and so that the rows gain many different tokens, at a higher temperatu
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ from kexport.converter.parity.picks import SeededPick
 from kexport.graphs.capture.semantics import semantics_of
 from kexport.runtime.contract.manifest import Rng
 
-from tests.golden.write_goldens import part_of
+from tests.golden import command
 from tests.golden.zoo_samplers import (
     ENCODER_LENGTHS,
     FOLDER,
@@ -120,34 +118,26 @@ def golden_document(name: str, committed: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "prompts": case.prompts, "encoder": case.encoder, "length": LENGTH, "samplers": samplers}
 
 
-def write(name: str) -> None:
+def write(name: str) -> str:
     """Write one file, a sampler a line."""
     document = golden_document(name, {})
     samplers = ",\n".join(f"  {json.dumps(sampler)}: {json.dumps(entry)}" for sampler, entry in document.pop("samplers").items())
     head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items())
     FOLDER.mkdir(exist_ok=True)
     path_of(name).write_text(f'{{\n{head},\n "samplers": {{\n{samplers}\n }}\n}}\n', encoding="utf-8")
+    return "written"
+
+
+def differing(name: str) -> str:
+    """What differs between the committed file and one made now."""
+    committed = golden(name)
+    now = json.loads(json.dumps(golden_document(name, committed["samplers"])))
+    return "" if committed == now else "differs from the committed file"
 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description="Write or check the golden files of the zoo's samplers.")
-    parser.add_argument("names", nargs="*", help="models; all by default")
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    parser.add_argument("--part", default="0/1", help="i/n, or `commit`")
-    arguments = parser.parse_args()
-    failed = False
-    for name in part_of(arguments.names or list(ZOO), arguments.part, PARTS):
-        if not arguments.check:
-            write(name)
-            word = "written"
-        else:
-            differs = golden(name) != json.loads(json.dumps(golden_document(name, golden(name)["samplers"])))
-            failed |= differs
-            word = "differs from the committed file" if differs else "equal"
-        sys.stdout.write(f"{name}: {word}\n")
-        sys.stdout.flush()
-    raise SystemExit(failed)
+    command.run("Write or check the golden files of the zoo's samplers.", list(ZOO), PARTS, write, differing)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from keras_hub.src.models.qwen3_5.qwen3_5_gated_delta_net import Qwen3_5GatedDel
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.semantics import Semantics, semantics
+from kexport.graphs.capture.token_loop import over_tokens
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
 CHUNK = 64  # tokens that the parallel form of the recurrence takes at once, as in stock
@@ -135,13 +136,8 @@ def _mark_delta_rule(trace: Trace, layer: Qwen3_5GatedDeltaNet, tensors: tuple[A
 
 def _one_by_one(query: Any, key: Any, value: Any, log_decay: Any, beta: Any, state: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Stock's rule for one token, over the tokens of the call: stock has none for any number of them."""
-    count = tf.shape(query)[1]
-    outputs = tf.TensorArray(query.dtype, count, element_shape=[query.shape[0], *value.shape[2:]])
 
-    def step(place: Any, before: Any, outputs: Any) -> Any:
-        token = [tensor[:, place, None] for tensor in (query, key, value, log_decay, beta)]
-        output, after = stock_module._recurrent_gated_delta_rule(*token, initial_state=before, output_final_state=True)
-        return place + 1, tf.ensure_shape(after, before.shape), outputs.write(place, output[:, 0])
+    def step(token: list[tf.Tensor], before: tf.Tensor) -> Any:
+        return stock_module._recurrent_gated_delta_rule(*token, initial_state=before, output_final_state=True)
 
-    _, after, outputs = tf.while_loop(lambda place, *_: place < count, step, (0, state, outputs))
-    return tf.transpose(outputs.stack(), (1, 0, 2, 3)), after
+    return over_tokens(step, (query, key, value, log_decay, beta), state, [query.shape[0], *value.shape[2:]])

@@ -14,6 +14,7 @@ from keras_hub.src.models.rwkv7.rwkv7_layer import RWKV7TimeMix, TimeShift
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.semantics import Semantics, semantics
+from kexport.graphs.capture.token_loop import over_tokens
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
 CHUNK = 16  # tokens that the parallel form takes at once; decays per channel make it large
@@ -72,12 +73,9 @@ def _recur(trace: Trace, layer: RWKV7TimeMix, tensors: tuple[Any, ...], state: t
 def _one_by_one(*tensors: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Stock's recurrence of one token, over the tokens of the call: stock itself counts them in Python."""
     *parts, state = tensors
-    count = tf.shape(parts[0])[1]
-    outputs = tf.TensorArray(parts[0].dtype, count, element_shape=[parts[0].shape[0], *parts[0].shape[2:]])
 
-    def step(place: Any, before: Any, outputs: Any) -> Any:
-        output, after = stock_module.rnn_generalized_delta_rule(*(part[:, place, None] for part in parts), initial_state=before)
-        return place + 1, tf.ensure_shape(after, before.shape), outputs.write(place, output[:, 0])
+    def step(token: list[tf.Tensor], before: tf.Tensor) -> Any:
+        return stock_module.rnn_generalized_delta_rule(*token, initial_state=before)
 
-    _, after, outputs = tf.while_loop(lambda place, *_: place < count, step, (0, tf.transpose(state, TRANSPOSED), outputs))
-    return tf.transpose(outputs.stack(), (1, 0, 2, 3)), tf.transpose(after, TRANSPOSED)
+    outputs, after = over_tokens(step, parts, tf.transpose(state, TRANSPOSED), [parts[0].shape[0], *parts[0].shape[2:]])
+    return outputs, tf.transpose(after, TRANSPOSED)

@@ -57,9 +57,7 @@ def _biased(r: Request, b: Builder, made: Any, bias: Weight | None, share: float
 def _three_products(r: Request, b: Builder, share: float) -> Output:
     x = _tiled(r, b)
     gate, up = (output_of(op.matmul(x, b.weight(r.rows(weight), share=share), False, True)) for weight in (r.gate, r.up))
-    if r.limit is not None:
-        gate, up = _limited(r, b, gate, up)
-    up = op.add(up, b.number(r.offset)) if r.offset else up
+    gate, up = _within_limits(r, b, gate, up)
     return output_of(op.multiply(_activated(r, b, gate), up))
 
 
@@ -69,15 +67,15 @@ def _two_products(r: Request, b: Builder, share: float) -> Output:
     gate, up = (
         output_of(op.slice(both, b.integers(start), b.integers(LAST_INDEX), b.integers(2), b.integers(LAST_AXIS))) for start in (0, 1)
     )
-    if r.limit is not None:
-        gate, up = _limited(r, b, gate, up)
-    up = op.add(up, b.number(r.offset)) if r.offset else up
+    gate, up = _within_limits(r, b, gate, up)
     return output_of(op.multiply(up, _activated(r, b, gate)))
 
 
-def _limited(r: Request, b: Builder, gate: Output, up: Output) -> tuple[Output, Output]:
-    assert r.limit is not None
-    return output_of(op.minimum(gate, b.number(r.limit))), output_of(op.clamp(up, -r.limit, r.limit))
+def _within_limits(r: Request, b: Builder, gate: Output, up: Output) -> tuple[Output, Output]:
+    """Gates and values held within the limit, the values shifted."""
+    if r.limit is not None:
+        gate, up = output_of(op.minimum(gate, b.number(r.limit))), output_of(op.clamp(up, -r.limit, r.limit))
+    return gate, output_of(op.add(up, b.number(r.offset))) if r.offset else up
 
 
 def _activated(r: Request, b: Builder, gate: Output) -> Output:
