@@ -226,6 +226,23 @@ def test_other_refusals(model: LanguageModel, id_model: LanguageModel) -> None:
         id_model.stream("a")
 
 
+def test_a_training_scripts_compile_line_may_stay(directory: Path) -> None:
+    """What Keras takes for training is left unread, what it does not take is refused as Keras refuses it; without a sampler it is KerasHub's default."""
+    with runtime.load(directory) as model:
+        model.compile(optimizer="adam", loss="auto", weighted_metrics="auto", jit_compile=False)
+        assert isinstance(model.sampler, runtime.samplers.TopKSampler)
+        with pytest.raises(TypeError, match="'sampels'"):
+            model.compile(sampels="greedy")
+
+
+@pytest.mark.parametrize("inputs", ["text", [[1, 2]], {"tokens": [[1, 2]]}])
+def test_a_model_is_called_on_ids(model: LanguageModel, inputs: Any) -> None:
+    """Texts and bare arrays are told apart from what KerasHub's tasks take."""
+    with pytest.raises(InvalidInputError) as caught:
+        model(inputs)
+    assert caught.value.code == "KX520"
+
+
 def test_full_cache(model: LanguageModel) -> None:
     """Generation up to the last position the artifact serves."""
     full = model.generate("a", max_length=CAPACITY, stop_token_ids=None)
