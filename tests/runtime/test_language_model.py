@@ -168,6 +168,7 @@ def test_stream_of_a_seeded_sampler(directory: Path) -> None:
     [
         ([], "KX528"),
         (b"\xff", "KX528"),
+        ("a\ud800", "KX528"),
         (np.array([1]), "KX528"),
         ([1, 2], "KX528"),
         (3, "KX528"),
@@ -400,6 +401,12 @@ class TestLoading:
                 runtime.load(directory, **options)  # type: ignore[arg-type]
         with pytest.raises(KexportError, match="KX501"):
             runtime.load(directory / "nothing")
+
+    def test_no_more_threads_than_the_machine_has(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Thousands of threads would never start; what is run on instead is said."""
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        with pytest.warns(UserWarning, match="2 threads, not 100000"), runtime.load(directory, threads=100_000) as model:
+            assert model.generate("a", max_length=8)
 
     def test_backbone_does_not_generate(self, copy: Path) -> None:
         """A task without text is refused by name."""
