@@ -31,10 +31,9 @@ class TfliteForward(Forward):
 
     def call(self, signature: Signature, feeds: dict[str, Array]) -> dict[str, Array]:
         sizes = _sizes(signature.inputs, feeds)
-        length = _length(signature, max((sizes.get(dim, 0) for dim in _LENGTHS), default=0))
-        form = _Form(self._model(signature.file), signature, length)
+        form = _Form(self._model(signature.file), signature, sizes)
         rows = [form.run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(sizes[names.BATCH])]
-        return {spec.name: _cut(np.concatenate([row[spec.name] for row in rows], _axis(spec, names.BATCH)), spec, sizes) for spec in signature.outputs}
+        return {spec.name: _joined([row[spec.name] for row in rows], spec) for spec in signature.outputs}
 
     def _model(self, file: str) -> Any:
         if file not in self._models:
@@ -47,32 +46,31 @@ class TfliteForward(Forward):
 
 
 class _Form:
-    """One signature of the file, and its buffers for one call after another."""
+    """The signature of the file that takes rows of the caller's `sizes`, and its buffers for one call after another."""
 
-    def __init__(self, model: Any, signature: Signature, length: int) -> None:
+    def __init__(self, model: Any, signature: Signature, sizes: dict[str, int]) -> None:
         self._model, self._signature = model, signature
+        self._own = sizes | {names.BATCH: 1}
+        length = _length(signature, max((sizes.get(dim, 0) for dim in _LENGTHS), default=0))
         self._name = names.of_length(signature.name, length) if length else signature.name
-        self._sizes = {names.BATCH: 1, **dict.fromkeys(_LENGTHS, length)}
+        self._fixed = {names.BATCH: 1, **dict.fromkeys(_LENGTHS, length)}
         self._inputs = {spec.name: model.create_input_buffer_by_name(self._name, spec.name) for spec in signature.inputs}
         self._outputs = {spec.name: model.create_output_buffer_by_name(self._name, spec.name) for spec in signature.outputs}
 
     def run(self, row: dict[str, Array]) -> dict[str, Array]:
-        """The outputs for one row, in the form's own shapes."""
+        """The outputs for one row, as long as the row."""
         try:
             for spec in self._signature.inputs:
-                self._inputs[spec.name].write(_padded(spec.name, row[spec.name], self._shape(spec)))
+                self._inputs[spec.name].write(_padded(spec.name, row[spec.name], _shape(spec, self._fixed)))
             self._model.run_by_name(self._name, self._inputs, self._outputs)
         except RuntimeError as error:
             raise InternalError("KX556", f"LiteRT failed in `{self._name}`: {first_line(error)}", detail=str(error)) from error
         return {spec.name: self._read(spec) for spec in self._signature.outputs}
 
     def _read(self, spec: TensorSpec) -> Array:
-        shape = self._shape(spec)
+        shape = _shape(spec, self._fixed)
         array: Array = self._outputs[spec.name].read(int(np.prod(shape)), numpy_dtype(spec.dtype)).reshape(shape)
-        return array
-
-    def _shape(self, spec: TensorSpec) -> tuple[int, ...]:
-        return tuple(self._sizes[size] if isinstance(size, str) else size for size in spec.shape)
+        return np.ascontiguousarray(array[tuple(slice(size) for size in _shape(spec, self._own))])
 
 
 def _sizes(specs: tuple[TensorSpec, ...], feeds: dict[str, Array]) -> dict[str, int]:
@@ -88,8 +86,8 @@ def _length(signature: Signature, wanted: int) -> int:
     return length
 
 
-def _axis(spec: TensorSpec, dim: str) -> int:
-    return spec.shape.index(dim)
+def _shape(spec: TensorSpec, sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(sizes[size] if isinstance(size, str) else size for size in spec.shape)
 
 
 def _padded(name: str, array: Array, shape: tuple[int, ...]) -> Array:
@@ -97,9 +95,8 @@ def _padded(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     return np.pad(array, [(0, wanted - size) for size, wanted in zip(array.shape, shape, strict=True)], constant_values=value)
 
 
-def _cut(array: Array, spec: TensorSpec, sizes: dict[str, int]) -> Array:
-    """The caller's part of what was computed."""
-    return array[tuple(slice(sizes.get(size) if isinstance(size, str) else None) for size in spec.shape)]
+def _joined(rows: list[Array], spec: TensorSpec) -> Array:
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, spec.shape.index(names.BATCH))
 
 
 register_forward("tflite")(TfliteForward)
