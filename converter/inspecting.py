@@ -21,6 +21,7 @@ from kexport.runtime.contract.manifest import (
     Fusion,
     Manifest,
     ParityCase,
+    Signature,
     TensorSpec,
 )
 from rich.table import Table
@@ -111,11 +112,17 @@ def _signatures(manifest: Manifest) -> Table:
     for signature in manifest.signatures:
         for direction, specs in (("in", signature.inputs), ("out", signature.outputs)):
             shown = [spec for spec in specs if spec.name not in cache_names]
-            rows += [(signature.name, signature.file, direction, spec.name, spec.dtype, _shape(spec)) for spec in shown]
+            rows += [(_called(signature), signature.file, direction, spec.name, spec.dtype, _shape(spec)) for spec in shown]
             caches = [spec for spec in specs if spec.name in cache_names]
             if caches:
-                rows.append((signature.name, signature.file, direction, f"{len(caches)} cache tensors", caches[0].dtype, _shape(caches[0])))
+                rows.append((_called(signature), signature.file, direction, f"{len(caches)} cache tensors", caches[0].dtype, _shape(caches[0])))
     return table("Signatures", ("signature", "file", "", "tensor", "dtype", "shape"), rows)
+
+
+def _called(signature: Signature) -> str:
+    """Its name, and the fixed lengths that the shapes do not tell."""
+    is_open = any(isinstance(size, str) for spec in signature.inputs for size in spec.shape)
+    return f"{signature.name} ({', '.join(map(str, signature.sequence_lengths))})" if is_open and signature.sequence_lengths else signature.name
 
 
 def _shape(spec: TensorSpec) -> str:

@@ -133,6 +133,9 @@ def _check_form(options: ConvertOptions) -> None:
 def _check_signatures(options: ConvertOptions) -> None:
     """What one target alone cannot have; with several each refuses for itself."""
     asked = set(options.signatures or ())
+    if options.target == "tflite" and options.package == "litertlm" and (options.task == "backbone" or asked - {"hidden_states"}):
+        what = "`--task backbone`" if options.task == "backbone" else f"`--signatures {min(asked - {'hidden_states'})}`"
+        raise UnsupportedError("KX236", f"LiteRT-LM calls nothing over whole rows: a bundle for it has no {what}", hint="use --package tflite")
     if options.target in NO_GRADIENTS and "score_gradients" in asked:
         raise UnsupportedError("KX382", f"the target `{options.target}` has no gradients", hint="--signatures score_gradients works with --target savedmodel")
 

@@ -40,6 +40,8 @@ class EndRows(Pass):
     def run(self, graph: Graph, result: Result) -> None:
         within: dict[Dim, str] = {}
         for name, type_ in graph.inputs.items():
+            if _has_end(graph, name):
+                return
             if name.endswith(names.TOKEN_IDS) and type_.shape[0] == 1 and type_.shape[1] in LENGTHS:
                 within[type_.shape[1]] = _end(graph, name)
                 result.changes += 1
@@ -57,6 +59,11 @@ class EndRows(Pass):
             for node in graph.nodes
             if _touches(graph, node) and node.output not in counted and not _by_token(graph, node)
         ]
+
+
+def _has_end(graph: Graph, ids: str) -> bool:
+    readers = graph.readers().get(ids, [])
+    return ids.endswith(names.TOKEN_IDS) and {node.op for node in readers} == {"le", "max"}
 
 
 def _end(graph: Graph, ids: str) -> str:
@@ -147,13 +154,8 @@ def _product(graph: Graph, node: Node) -> bool:
     return not _long(graph.type_of(node.input(0)).shape[-1])
 
 
-def _first(graph: Graph, node: Node) -> bool:
-    """A slice: of another axis, or the first token, which every row has."""
-    return _axes(graph, node) or (attribute(node, "start"), attribute(node, "stop")) == (0, 1)
-
-
 def _picked(graph: Graph, node: Node) -> bool:
-    """Rows of an axis by number: where tokens are leading in it, a number is the same place whatever stands behind."""
+    """Parts of an axis by number, which is the same place whatever stands behind; of fixed numbers only the first, which every row has."""
     numbers = graph.constants.get(node.input(1))
     return _axes(graph, node) or numbers is None or bool((numbers == 0).all())
 
@@ -181,9 +183,8 @@ def _factors(shape: Shape) -> list[Dim]:
 
 _RULES: dict[str, Callable[[Graph, Node], bool]] = {
     **dict.fromkeys(LAST_AXIS, _last_axis),
-    **dict.fromkeys(REDUCTIONS | {"concat", "split", "softmax"}, _axes),
+    **dict.fromkeys(REDUCTIONS | {"concat", "slice", "softmax", "split"}, _axes),
     "matmul": _product,
-    "slice": _first,
     "gather": _picked,
     "reshape": _same_order,
 }

@@ -141,6 +141,10 @@ def _check_for_litertlm(graphs: Mapping[str, Graph]) -> None:
     hint = "use --package tflite"
     if names.EXTEND not in graphs:
         raise UnsupportedError("KX236", "LiteRT-LM generates text, which a backbone does not", hint=hint)
+    whole_rows = [name for name in graphs if name in names.FORWARD]
+    if whole_rows:
+        message = f"LiteRT-LM calls no signature over whole rows, and would pack the weights once more for each of its lengths: not `{whole_rows[0]}`"
+        raise UnsupportedError("KX236", message, hint=hint)
     if graphs[names.EXTEND].states:
         raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with recurrent layers", hint=hint)
     if names.EXTENT in graphs[names.EXTEND].inputs:

@@ -77,6 +77,14 @@ def test_inspect_shows_states(run: Run, tmp_path: Path) -> None:
     assert document["cache_bytes"] == {"per_token": 0, "states": 2 * 4 * (32 + 2 * 8 * 4), "at_capacity": 2 * 4 * (32 + 2 * 8 * 4)}
 
 
+def test_inspect_shows_fixed_lengths(run: Run, decoder: Path, tmp_path: Path) -> None:
+    """Of a signature whose shapes do not tell them."""
+    manifest = read_manifest(decoder)
+    fixed = tuple(msgspec.structs.replace(signature, sequence_lengths=(64, 128)) for signature in manifest.signatures)
+    write_manifest(tmp_path, msgspec.structs.replace(manifest, signatures=fixed))
+    assert f"{fixed[0].name} (64, 128)" in run("inspect", tmp_path).stdout
+
+
 def test_inspect_prints_what_it_is_given_as_text(run: Run, decoder: Path, tmp_path: Path) -> None:
     """A manifest of a stranger cannot steer the terminal: no markup is read, no escape sequence passes."""
     manifest = read_manifest(decoder)

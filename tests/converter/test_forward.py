@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,28 @@ def test_a_wrong_score_refuses_the_artifact(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("kexport.converter.conversion.capture_forwards", forgetful)
     with pytest.raises(ParityError) as caught:
         convert(task_of("mistral"), output=tmp_path / "out", max_length=64, signatures=("score",))
+    assert caught.value.code == "KX383" and not (tmp_path / "out").exists()
+
+
+@slow
+def test_each_fixed_length_is_proven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that no other case is run at is found out, too."""
+    import kexport.targets.tflite
+
+    ready = sys.modules[f"{kexport.targets.tflite.__name__}.emit"]._Ready  # the package has a function of the module's name
+    stock = ready.graph
+
+    def wrong_at_128(self: Any, wanted: Any) -> Any:
+        graph = stock(self, wanted)
+        if wanted.name == "score_128":
+            graph = graph.copy()
+            for node in graph.of_op("attention"):
+                node.attrs["scale"] = 1.01 * node.attrs["scale"]
+        return graph
+
+    monkeypatch.setattr(ready, "graph", wrong_at_128)
+    with pytest.raises(ParityError) as caught:
+        convert(task_of("mistral"), "tflite", tmp_path / "out", max_length=200, signatures=("score",))
     assert caught.value.code == "KX383" and not (tmp_path / "out").exists()
 
 

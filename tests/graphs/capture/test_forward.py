@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kexport.graphs.interpreter import run
+from kexport.graphs.ir import Graph
 
 from tests.seed_models import MODELS
 from tests.zoo import ZOO
@@ -65,7 +66,7 @@ def test_a_forward_that_is_no_reference_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name].scores])
 def test_score_of_every_family(name: str) -> None:
-    """With every layer's attention recognised, windows included, and in the form the targets take."""
+    """With every layer's attention recognised, windows included, in the form the targets take, and for targets of fixed shapes."""
     from kexport.graphs.capture.forward import capture_forward, whole_rows
     from kexport.graphs.passes import optimise_forward, run_passes
 
@@ -77,6 +78,22 @@ def test_score_of_every_family(name: str) -> None:
     layers = ZOO[name].layers
     assert len(outputs["hidden_states"]) == layers + 1
     assert notes == [] and len(list(graph.of_op("attention"))) == layers
+    assert_padding_is_free(graph, feeds, live_weights(task))
+
+
+def assert_padding_is_free(graph: Graph, feeds: dict[str, Any], weights: Any) -> None:
+    """A row that ends in front of the graph's length gives, at each position of its own, what it gives alone."""
+    from kexport.graphs.passes import EndRows
+    from kexport.targets.lowerable import bound
+
+    row = {name: array[1:2] for name, array in feeds.items()}
+    longer = {name: np.pad(array, ((0, 0), (0, 13)), constant_values=-1 if name.endswith("token_ids") else 0) for name, array in row.items()}
+    ended = bound(graph, {"batch": 1})
+    result = EndRows()(ended)
+    assert result.refusals == [] and result.changes
+    ours, alone = run(ended, longer, weights), run(graph, row, weights)
+    for name, array in alone.items():
+        assert_equal(ours[name][tuple(map(slice, array.shape))], array)
 
 
 @pytest.mark.parametrize("name", DECODERS)
