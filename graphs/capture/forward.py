@@ -115,7 +115,17 @@ def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: f
 
 
 def _score(task: Any) -> Body:
-    return lambda tensors: {names.LOGITS: task(whole_rows(task, tensors))}
+    return lambda tensors: {names.LOGITS: _logits(task, tensors)}
+
+
+def _logits(task: Any, tensors: Tensors) -> tf.Tensor:
+    declared = semantics_of(task).logits
+    return call(task, tensors) if declared is None else declared(task, whole_rows(task, tensors))
+
+
+def call(task: Any, tensors: Tensors) -> tf.Tensor:
+    """What the task called as a function gives for rows of ids and their mask."""
+    return task(whole_rows(task, tensors))
 
 
 def whole_rows(task: Any, tensors: Tensors) -> Tensors:
@@ -158,7 +168,7 @@ def _intercepted(task: Any, tensors: Tensors, see: Callable[[tf.Tensor], Any] = 
         return states, task.score(**rows, layer_intercept_fn=keep)
     embedding, layers = _layers_of(task)
     with _outputs_of([embedding, *layers], see) as outputs:
-        logits = task(whole_rows(task, tensors))
+        logits = _logits(task, tensors)
     return [outputs[id(layer)] for layer in (embedding, *layers)], logits
 
 
@@ -209,8 +219,9 @@ def _embed(model: Any) -> Body:
 
 
 def token_embedding(model: Any) -> Any:
-    """The layer that turns token ids into vectors, None where the model does not tell."""
-    return getattr(getattr(model, "backbone", model), "token_embedding", None)
+    """What turns token ids into vectors, None where the model does not tell. (A backbone of several towers may keep it in its text model.)"""
+    backbone = getattr(model, "backbone", model)
+    return getattr(backbone, "token_embedding", None) or getattr(getattr(backbone, "language_model", None), "token_embedding", None)
 
 
 _BODIES: dict[str, Callable[[Any], Body]] = {

@@ -24,7 +24,8 @@ class Semantics:
     alone gives what KerasHub's prefill of the whole padded buffer gives; `buffer` where it does not (a graph that takes `extent` may still be given
     the prompt alone: it is told what KerasHub's calls were). `prompt`: `whole` where prompt and new tokens share one buffer; `split` where all but
     the prompt's last token are an input of their own, and the buffer begins with the last one. `no_forward`: why the task's uncached forward does not
-    give what its model gives, or cannot be had, where that is so. `fix`: what `--upstream-fix` corrects, where there is something; the corrected form
+    give what its model gives, or cannot be had, where that is so. `logits`: of the task and whole rows by input, what scores them where the task
+    called as a function does not. `fix`: what `--upstream-fix` corrects, where there is something; the corrected form
     equals the task's uncached forward, which is right.
     """
 
@@ -32,6 +33,7 @@ class Semantics:
     prefill: Literal["prompt", "buffer"] = "prompt"
     prompt: Literal["whole", "split"] = "whole"
     no_forward: str | None = None
+    logits: Callable[[Any, dict[str, Any]], Any] | None = None
     fix: str | None = None
 
 
