@@ -35,6 +35,7 @@ from kexport.runtime.contract.errors import InternalError, UnsupportedError
 
 SEQUENCE_OUTPUT = "sequence_output"
 MASK_SUFFIX = "padding_mask"
+LAYERS = ("transformer_layers", "rwkv_layers")  # where KerasHub's backbones keep them
 ENCODER_PREFIX = "encoder_"
 TABLE_RANK = 2
 _OF_TASKS = (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS)  # the others are of backbones, too
@@ -54,10 +55,6 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     """
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
-    reason = semantics_of(model).no_forward if name != names.EMBED else None
-    if reason is not None:
-        hint = "convert the whole task, without --task backbone" if name == names.BACKBONE else f"convert without {name}"
-        raise UnsupportedError("KX381", f"the uncached forward of {type(model).__name__} is no reference: {reason}", hint=hint)
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
     if name in _OF_TASKS:
         inputs.pop(names.POSITION_TABLE, None)
@@ -179,7 +176,8 @@ def _layers_of(task: Any) -> tuple[Any, Sequence[Any]]:
         UnsupportedError: KX381, its backbone does not tell its layers.
     """
     backbone = task.backbone
-    embedding, layers = getattr(backbone, "token_embedding", None), getattr(backbone, "transformer_layers", None)
+    embedding = getattr(backbone, "token_embedding", None)
+    layers = next(filter(None, (getattr(backbone, name, None) for name in LAYERS)), None)
     if embedding is None or not layers:
         raise UnsupportedError("KX381", f"{type(backbone).__name__} does not tell its layers, so that none can be looked into", hint="convert without score_layers")
     return embedding, layers
