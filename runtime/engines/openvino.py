@@ -394,14 +394,15 @@ def open_openvino(directory: Path, manifest: Manifest, options: EngineOptions) -
     return OpenVinoEngine(directory, manifest, options)
 
 
-def compile_model(core: ov.Core, path: Path, options: EngineOptions, changed: ov.Model | None = None) -> ov.CompiledModel:
-    """The model of a file, for any signature of the artifact, or what was made of it."""
+def compile_model(core: ov.Core, path: Path, options: EngineOptions, changed: ov.Model | None = None, *, data: Path | None = None) -> ov.CompiledModel:
+    """The model of a file, for any signature of the artifact, or what was made of it. `data`: its weights where they stand in another model's file."""
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     settings["ENABLE_CPU_PINNING"] = False  # measured: no difference on idle cores; on busy ones a thread that may not move costs a quarter more
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     with _explained(path):
-        return core.compile_model(str(path) if changed is None else changed, _DEVICE, settings)
+        model = changed if changed is not None else str(path) if data is None else core.read_model(str(path), str(data))
+        return core.compile_model(model, _DEVICE, settings)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Whole rows with OpenVINO's CPU plugin: one compiled model a signature."""
+"""Whole rows with OpenVINO's CPU plugin: one compiled model a signature, most of them over the weights of the step's file, which is mapped."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import openvino as ov
 from kexport.runtime.contract.errors import InternalError
 from kexport.runtime.contract.manifest import Manifest, Signature
+from kexport.runtime.contract.paths import open_path
 from kexport.runtime.engines.base import EngineOptions
 from kexport.runtime.engines.openvino import compile_model
 from kexport.runtime.forward.base import Array, Forward, first_line, register_forward
@@ -23,7 +24,8 @@ class OpenVinoForward(Forward):
 
     def call(self, signature: Signature, feeds: dict[str, Array]) -> dict[str, Array]:
         if signature.name not in self._models:
-            self._models[signature.name] = compile_model(self._core, self.directory / signature.file, self.options)
+            data = open_path(self.directory, signature.data) if signature.data else None
+            self._models[signature.name] = compile_model(self._core, self.directory / signature.file, self.options, data=data)
         request = self._models[signature.name].create_infer_request()
         feeds = {name: array if array.flags.writeable else array.copy() for name, array in feeds.items()}  # read-only memory cannot be shared
         try:
