@@ -79,9 +79,9 @@ def test_a_live_model_with_lora_converts_as_it_stands(name: str, tmp_path: Path)
     assert made.manifest.ops == base.manifest.ops
 
 
-@pytest.mark.parametrize(("family", "layers"), [("falcon", None), ("smollm3", ["q_proj", "v_proj"]), ("gemma3, images", None)])
+@pytest.mark.parametrize(("family", "layers"), [("falcon", None), ("smollm3", ["q_proj", "v_proj"]), ("gemma3", None)])
 def test_other_families_and_names_that_repeat(family: str, layers: list[str] | None, tmp_path: Path) -> None:
-    """Other names of layers, variables of the same path in every block, and prompts with images: each layer gets its own update, live and from a file."""
+    """Other names of layers, and variables of the same path in every block: each layer gets its own update, live and from a file."""
     from tests.converter.lora_models import fill_adapter
     from tests.zoo import ZOO
 
@@ -462,6 +462,36 @@ def test_a_backbone_takes_an_adapter_at_run_time(target: str, adapter: Any, tmp_
         with pytest.raises(InvalidInputError) as caught:
             model.set_adapter("my_gemma")
         assert caught.value.code == "KX371" and model.adapter is None and np.array_equal(model(rows), said)
+
+
+def test_prompts_with_images_have_the_adapter(tmp_path: Path) -> None:
+    """The tower and the prefill of an image's tokens give, with the adapter set, what they give where it is merged."""
+    from tests.converter.lora_models import fill_adapter
+    from tests.zoo import ZOO
+
+    task, file = ZOO["gemma3, images"].build(), tmp_path / "its.lora.h5"
+    task.backbone.enable_lora(3)
+    fill_adapter(task, 0)
+    task.backbone.save_lora_weights(str(file))
+    given = {"max_length": 48, "lora": file, "verify": "none"}
+    merged = convert(ZOO["gemma3, images"].build(), output=tmp_path / "merged", **given)
+    apart = convert(ZOO["gemma3, images"].build(), output=tmp_path / "apart", lora_mode="separate", **given)
+    ids = np.arange(3, 13)[None]
+    feeds = {"pixel_values": np.random.default_rng(3).random((1, 16, 16, 3)), "token_ids": ids, "vision_mask": (ids > 5) & (ids < 10)}
+
+    def gives(directory: Path, adapter: str | None) -> dict[str, Any]:
+        with runtime.load(directory, preprocessor=None, allow_unverified=True) as model:
+            model.set_adapter(adapter)
+            seen = model.forward.run("vision", feeds)
+            placed = np.zeros((1, 10, seen["image_embeddings"].shape[-1]))
+            placed[0, 3:7] = seen["image_embeddings"][0]
+            return seen | model.forward.run("prefill_images", {**feeds, "image_embeddings": placed})
+
+    assert [signature.name for signature in merged.manifest.signatures if signature.name in ("vision", "prefill_images")] == ["vision", "prefill_images"]
+    expected, chosen, base = gives(merged.directory, None), gives(apart.directory, "its"), gives(apart.directory, None)
+    for name, array in expected.items():
+        assert np.abs(chosen[name] - array).max() <= 1e-5 * np.abs(array).max()
+    assert any(np.abs(base[name] - array).max() > 0.01 * np.abs(array).max() for name, array in expected.items())
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
