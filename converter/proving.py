@@ -26,6 +26,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import ParityError
 from kexport.runtime.contract.manifest import Certificate, Images, Manifest, Rng
 from kexport.runtime.contract.progress import Reporter
+from kexport.runtime.prompt_forms import FORMS
 from numpy.typing import NDArray
 
 
@@ -109,7 +110,7 @@ class Prover:
             parameters=manifest.source.parameter_count,
             seq2seq=manifest.task == "seq2seq-lm",
             forbidden=frozenset({pad, *(manifest.generation.stop_token_ids or ())}),
-            split=manifest.generation.prompt == "split",
+            split=not FORMS[manifest.generation.prompt].shares_buffer,
             schedule=manifest.generation.schedule,
             prefill=manifest.generation.prefill,
         )

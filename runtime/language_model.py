@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from kexport.runtime.chat import ChatTemplate
 
 _NOT_VERIFIED = "not-verified"
+# The arguments of Keras' compile() that are about training.
+_TRAINING = frozenset(
+    {"optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution", "jit_compile", "auto_scale_loss"}
+)
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,15 @@ class LanguageModel:
         self._preprocessor = preprocessor
         self.tokenizer = None if preprocessor is None else preprocessor.inner
 
-    def compile(self, sampler: Any = "top_k") -> None:
+    def compile(self, sampler: Any = "top_k", **training: Any) -> None:
         """Choose how tokens are sampled: a name, a config dict, a sampler of ours, one of KerasHub's own objects, or a `TokenSampler`.
 
-        Raises as `samplers.get` does.
+        `training`: what else Keras' `compile()` takes (optimizer, loss, ...), so that a script may keep its line; an artifact does not train, and leaves
+        it unread. Raises as `samplers.get` does, and TypeError for what Keras does not take.
         """
+        unknown = sorted(training.keys() - _TRAINING)
+        if unknown:
+            raise TypeError(f"compile() got an unexpected keyword argument '{unknown[0]}'")
         self.sampler = samplers.get(sampler)
 
     @property
@@ -214,6 +222,16 @@ class LanguageModel:
             if length > room:
                 hint = "shorten it" if self._is_seq2seq else "shorten it, or give a larger `max_length`"
                 raise InvalidInputError("KX523", f"the conversation has {length} tokens, and there is room for {room}", hint=hint)
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        """What calling the original decoder-only model on `token_ids` and `padding_mask` [batch, length] gives: the logits of every position.
+
+        Raises as `score` does, and InvalidInputError (KX520) for anything but a dict with `token_ids`.
+        """
+        if not isinstance(inputs, Mapping) or names.TOKEN_IDS not in inputs:
+            hint = 'for example {"token_ids": [[1, 2, 0]], "padding_mask": [[1, 1, 0]]}; texts go to generate()'
+            raise InvalidInputError("KX520", f"a model is called on a dict with `token_ids`, not {type(inputs).__name__}", hint=hint)
+        return self.score(inputs[names.TOKEN_IDS], inputs.get(names.PADDING_MASK))
 
     def score(
         self,

@@ -128,6 +128,9 @@ def open_source(source: Any, *, task: str | None = None, trust_source: bool = Fa
     )
 
 
+_GENERATIVE = {"causal-lm", "seq2seq-lm"}
+
+
 def task_of_class(class_name: str) -> manifest.Task | None:
     """`MistralCausalLM` -> `causal-lm`, and so on; None for another kind of class."""
     return next((task for suffix, task in _TASK_SUFFIXES.items() if class_name.endswith(suffix)), None)
@@ -140,8 +143,11 @@ def choose_task(
 
     Raises:
         UnsupportedError: KX417, the source is no generative model, or one that is refused by name, and its backbone was not asked for.
+        UsageError: KX101, it generates, but is not of the kind that was asked for.
     """
     chosen = options.task or own
+    if {chosen, own} == _GENERATIVE:
+        raise UsageError("KX101", f"{handle} is a `{class_name}`, which is a {own}, not a {chosen}", hint="leave --task out")
     refused = REFUSALS.get(class_name)
     if chosen is None or (chosen != "backbone" and (own is None or refused is not None)):
         other = other or refused or other_task(class_name)

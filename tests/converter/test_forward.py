@@ -60,6 +60,7 @@ def test_score_is_kerashubs(name: str, target: str, artifact: Any) -> None:
     logits = np.asarray(task(rows))
     with runtime.load(made.directory, preprocessor=None) as lm:
         close(lm.score(rows["token_ids"], rows["padding_mask"]), logits)
+        assert np.array_equal(lm(rows), lm.score(**rows))
         losses = lm.score(rows["token_ids"], padding_mask=rows["padding_mask"], scoring_mode="loss", target_ids=targets)
         wanted = np.log(np.exp(logits.astype(np.float64)).sum(-1)) - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
         assert losses.shape == (3, 30) and np.abs(losses - wanted).max() < 1e-4
