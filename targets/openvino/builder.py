@@ -166,7 +166,7 @@ class Builder:
         if weight.label in self.places:
             raise InternalError("KX902", f"two different weights are called {weight.label}")
         dtype = numpy_dtype(weight.dtype)
-        place = self.places[weight.label] = self.file.append(weight.label, weight.materialize(self.weights))
+        place = self.places[weight.label] = self.file.enter(weight, self.weights)
         if self.options.is_replaceable(weight):
             self.replaceable[weight.label] = weight
         plain = np.dtype(np.uint16) if weight.dtype == "bfloat16" else dtype  # OpenVINO knows numpy's own dtypes only
