@@ -69,7 +69,7 @@ def package(
         images=images,
         generation=_generation(original.task, tokenizer, emitted, limits, fixed=options.upstream_fix) if source.task != "backbone" else _no_generation(original.task),
         memory=_memory(emitted, limits),
-        adapters=adapter_records(original.adapter, emitted, directory),
+        adapters=adapter_records(original.adapters, emitted, directory),
         fusions=emitted.fusions,
         experts=emitted.experts,
         ops=emitted.ops,

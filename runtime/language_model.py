@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kexport.runtime import batches as forms
 from kexport.runtime import samplers
+from kexport.runtime.adapters import find_adapter
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Images, Manifest
@@ -99,18 +100,16 @@ class LanguageModel:
         return self._adapter
 
     def set_adapter(self, name: str | None) -> None:
-        """Generate with the adapter called `name` from now on; None: with the base model. The weights it changes are loaded anew.
+        """Generate and score with the adapter called `name` from now on; None: with the base model. The weights it changes are loaded anew.
 
         Raises InvalidInputError (KX370) for a name that the artifact does not have, (KX371) where the adapter's file does not fit.
         """
         if name == self._adapter:
             return
-        known = self.manifest.separate_adapters()
-        if name is not None and name not in known:
-            message = f"the artifact has no adapter `{name}`"
-            hint = f"it has: {', '.join(known)}" if known else "adapters come in with `kexport convert --lora FILE --lora-mode separate`"
-            raise InvalidInputError("KX370", message, hint=hint)
-        self.engine.set_adapter(None if name is None else known[name])
+        adapter = find_adapter(self.manifest, name)
+        self.engine.set_adapter(adapter)
+        if self._forward is not None:
+            self._forward.set_adapter(adapter)
         self._adapter = name
 
     def generate(
@@ -296,6 +295,7 @@ class LanguageModel:
             if self._open_forward is None:
                 raise InternalError("KX909", "this model was made without a way to open its other signatures")
             self._forward = self._open_forward()
+            self._forward.set_adapter(find_adapter(self.manifest, self._adapter))
         return self._forward
 
     def _pieces(self, tokenizer: Tokenizer, job: Job, without_prompt: bool) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Graph rewrites, one a file. `clean` and the `optimise...` are the orders the converter runs them in."""
 
 from kexport.graphs.passes.base import Pass, Result, refresh_types, run_passes
+from kexport.graphs.passes.bound_rows import BoundRows
 from kexport.graphs.passes.classify_masks import ClassifyMasks
 from kexport.graphs.passes.dead_code import RemoveDeadCode
 from kexport.graphs.passes.decide_conditions import DecideConditions
@@ -66,7 +67,8 @@ def optimise_forward() -> list[Pass]:
 
 
 __all__ = [
-    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "EndRows", "FoldConstants", "LastPositionLogits", "MasksFromBias",
+    "BoundRows", "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "EndRows", "FoldConstants", "LastPositionLogits",
+    "MasksFromBias",
     "MasksFromPositions", "MergeEqualNodes", "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseExperts", "RecogniseLinear", "RemoveDeadCode", "Result",
     "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys", "clean", "optimise", "optimise_encoder", "optimise_forward", "refresh_types", "run_passes",
 ]  # fmt: skip

@@ -4,14 +4,14 @@
 
     1  ids                              ->  max(ids, 0)
     2  attention(...)                   ->  attention(..., key_mask = within); joint attention: both sets of keys
-    3  reduce_max(cast(m)), m bool      ->  reduce_max(cast(m and within)), where it goes over the tokens: does any of them hold; reduce_sum alike
+    3  reduce_max(x), over tokens       ->  reduce_max(where(within, x, lowest)); reduce_sum(x): with 0; reduce_mean(x): that sum / sum(within)
     4  dim_size of the length           ->  sum(within)
 
 For targets of fixed shapes, whose rows are padded to the length of a signature. A model's own padding mask is not enough: some let tokens look at padding
 (a token from which everything is hidden sees the mean of all), some ask how long the row is. With this pass a row gives at each of its positions, the padding
 that its caller gave it included, what it gives without anything behind it.
 
-Refused: ops that mix the tokens of a row in another way, as a mean over the row or a Fourier transform does.
+Refused: ops that mix the tokens of a row in another way, as a Fourier transform does.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from kexport.graphs.ops.attention import KEY, KEY_MASK
 from kexport.graphs.ops.joint_attention import ATTENTION, CROSS_KEY, CROSS_MASK
 from kexport.graphs.passes.base import Pass, Result
 from kexport.runtime.contract import names
+from kexport.runtime.contract.dtypes import numpy_dtype
 
 LENGTHS = (SEQUENCE, ENCODER_SEQUENCE)
 BEHIND = -1  # the id behind a row's end
 KEYS_OF = {"attention": ((KEY, KEY_MASK),), "joint_attention": ((KEY, KEY_MASK), (CROSS_KEY, CROSS_MASK))}  # and where it is said which count
-COUNTS = frozenset({"reduce_max", "reduce_sum"})  # to which what does not hold adds nothing
+REDUCTIONS = frozenset({"reduce_max", "reduce_mean", "reduce_sum"})
 
 
 class EndRows(Pass):
@@ -50,7 +51,7 @@ class EndRows(Pass):
             for key, mask in KEYS_OF.get(node.op, ()):
                 if node.input(key):
                     _hide(graph, node, mask, within.get(graph.type_of(node.input(key)).shape[1]))
-            if node.op in COUNTS:
+            if node.op in REDUCTIONS:
                 counted |= _leave_out(graph, node, within)
             elif node.op == "dim_size" and attribute(node, "dim") in within:
                 counted |= _count(graph, node, within[attribute(node, "dim")])
@@ -89,17 +90,28 @@ def _hide(graph: Graph, node: Node, mask: int, within: str | None) -> None:
 
 
 def _leave_out(graph: Graph, node: Node, within: dict[Dim, str]) -> set[str]:
-    """Rewrite 3: the node's output where it can be done."""
-    cast = graph.producers().get(node.input(0))
-    shape = graph.type_of(node.input(0)).shape
+    """Rewrite 3: the outputs of reductions over tokens that are right now."""
+    x = node.input(0)
+    dtype, shape = graph.type_of(x).dtype, graph.type_of(x).shape
     over = [axis % len(shape) for axis in attribute(node, "axes")]
-    if cast is None or cast.op != "cast" or graph.type_of(cast.input(0)).dtype != "bool" or len(over) != 1 or shape[over[0]] not in within:
+    if len(over) != 1 or shape[over[0]] not in within or dtype == "bool":
         return set()
-    line = tuple(dim if axis == over[0] else 1 for axis, dim in enumerate(shape))
-    own = graph.add_node("reshape", [within[shape[over[0]]]], before=node, shape=line)
-    holding = graph.add_node("and", [cast.input(0), own], before=node)
-    node.inputs = (graph.add_node("cast", [holding], before=node, dtype=graph.type_of(node.input(0)).dtype),)
-    return {node.output}
+    own, kept = within[shape[over[0]]], numpy_dtype(dtype)
+    nothing = kept.type(0)
+    if node.op == "reduce_max":
+        nothing = np.finfo(kept).min if kept.kind == "f" else np.iinfo(kept).min
+    line = graph.add_node("reshape", [own], before=node, shape=tuple(dim if axis == over[0] else 1 for axis, dim in enumerate(shape)))
+    shown = graph.add_node("where", [line, x, graph.add_constant(np.asarray(nothing, kept))], before=node)
+    made = {node.output}
+    if node.op == "reduce_mean":
+        total = graph.add_node("reduce_sum", [shown], before=node, axes=tuple(over), keepdims=attribute(node, "keepdims"))
+        ones = graph.add_node("cast", [own], before=node, dtype=dtype)
+        count = graph.add_node("reduce_sum", [ones], before=node, axes=(0, 1), keepdims=False)
+        made |= {total, count}
+        node.op, node.inputs, node.attrs = "div", (total, count), {}
+    else:
+        node.inputs = (shown,)
+    return made
 
 
 def _count(graph: Graph, node: Node, within: str) -> set[str]:
@@ -116,9 +128,8 @@ ELEMENTWISE = frozenset({
     "abs", "add", "and", "cast", "cos", "div", "eq", "erf", "exp", "gelu", "le", "log", "lt", "max", "min", "mul", "neg", "not", "or", "pow", "relu",
     "rsqrt", "sigmoid", "silu", "sin", "softplus", "sqrt", "sub", "tanh", "where",
 })  # fmt: skip
-OTHERWISE = frozenset({*ATTENTION, "broadcast_to", "delay", "delta_rule", "embedding", "experts", "one_hot", "range", "rope", "transpose"})  # tokens, causally
+OTHERWISE = frozenset({*ATTENTION, "broadcast_to", "delay", "delta_rule", "delta_rule_rows", "embedding", "experts", "one_hot", "range", "rope", "transpose"})  # tokens, causally
 LAST_AXIS = frozenset({"layer_norm", "linear", "rms_norm", "topk"})
-REDUCTIONS = frozenset({"reduce_max", "reduce_mean", "reduce_sum"})
 
 
 def _long(dim: Dim) -> bool:

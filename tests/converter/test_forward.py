@@ -171,6 +171,17 @@ def test_onnx_weights_are_shared(artifact: Any) -> None:
 
 
 @slow
+@pytest.mark.parametrize("name", ["mistral", "gemma"])
+def test_openvino_weights_are_shared(name: str, artifact: Any) -> None:
+    """There is one weights file, hardly larger than the weights; gate and values, which the steps multiply as one matrix, do not stand there again."""
+    made = artifact(name, "openvino", "score")
+    (size,) = (file.bytes for file in made.manifest.files if file.path.startswith("openvino_model") and file.path.endswith(".bin"))
+    assert not [file.path for file in made.manifest.files if "score" in file.path and file.path.endswith(".bin")]
+    weights = 4 * made.manifest.source.parameter_count
+    assert weights < size < 1.02 * weights + 32_768
+
+
+@slow
 def test_a_wrong_score_refuses_the_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A capture that is off by a hundredth in its scale is found out, rounding or not, and nothing is written."""
     from kexport.converter import forward as stage

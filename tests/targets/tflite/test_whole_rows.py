@@ -126,8 +126,8 @@ def test_a_row_that_no_length_takes(tmp_path: Path) -> None:
 def test_a_model_that_mixes_tokens_is_refused(tmp_path: Path) -> None:
     """With the op's name: padding would change its results."""
     graph = score_layers("score")
-    graph.outputs["mean"] = graph.add_node("reduce_mean", [graph.nodes[0].output], axes=(1,))
-    with pytest.raises(UnsupportedError, match="`reduce_mean` mixes the tokens") as caught:
+    graph.outputs["mixed"] = graph.add_node("softmax", [graph.nodes[0].output], axis=1)
+    with pytest.raises(UnsupportedError, match="`softmax` mixes the tokens") as caught:
         write(tmp_path, graph)
     assert caught.value.code == "KX382" and "savedmodel" in caught.value.hint
 
