@@ -24,11 +24,10 @@ BACKBONE_REFUSALS: dict[str, OtherTask] = {
         _OF_IMAGES,
     ),
     **dict.fromkeys(("MoonshineBackbone", "WhisperBackbone"), _OF_AUDIO),
-    **dict.fromkeys(("CLIPBackbone", "MetaCLIP2Backbone", "SAM3PromptableConceptBackbone"), _COMPARES),
+    **dict.fromkeys(("CLIPBackbone", "MetaCLIP2Backbone"), _COMPARES),
     **dict.fromkeys(("FluxBackbone", "StableDiffusion3Backbone"), _MAKES_IMAGES),
     "BLIP2Backbone": OtherTask("takes images beside text", "convert the language model inside it, or " + KERAS_EXPORT),
-    "PaliGemmaBackbone": OtherTask("takes images beside text", KERAS_EXPORT),
-    "SigLIPBackbone": OtherTask("takes images beside text", KERAS_EXPORT),
+    **dict.fromkeys(("PaliGemmaBackbone", "SAM3PromptableConceptBackbone", "SigLIPBackbone"), OtherTask("takes images beside text", KERAS_EXPORT)),
     "SigLIPTextEncoder": OtherTask("takes rows of exactly as many tokens as its position table has, and no others", KERAS_EXPORT),
     "VideoPrismBackbone": OtherTask("takes videos, with or without text", KERAS_EXPORT),
 }  # fmt: skip

@@ -30,7 +30,7 @@ from kexport.converter.proving import Prover, prove_adapters
 from kexport.converter.rounding import RoundedWeights
 from kexport.converter.sources import Source, open_source
 from kexport.graphs.ir import Graph
-from kexport.graphs.passes import optimise, optimise_encoder, run_passes
+from kexport.graphs.passes import BoundRows, optimise, optimise_encoder, run_passes
 from kexport.runtime.contract import names as signatures
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import KexportError, UsageError
@@ -176,6 +176,8 @@ class _Conversion:
         with _timed(self.seconds, "capture"), self.reporter.stage("capture"):
             graphs = self._capture(original)
             limits = choose_limits(graphs, original.task, self.options)
+            for graph in graphs.values():
+                run_passes(graph, [BoundRows(limits.capacity)])
         with _timed(self.seconds, "digest of the source"), self.reporter.stage("digest of the source"):
             self._source_record = record_source(self.source, graphs)
         prover = Prover(self.source, original, self.plan.verify, self.reporter, graphs)

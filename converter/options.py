@@ -18,7 +18,7 @@ FIXED_SHAPE_TARGETS = ("tflite",)
 NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too
 # What an artifact may give beyond generating: hidden_states, an output of its steps (contrastive search); the others are calls over whole rows.
 SIGNATURES = ("hidden_states", "score", "score_layers", "score_gradients", "embed")
-NO_WHOLE_ROWS, NO_GRADIENTS = ("tflite",), ("onnx", "openvino", "tflite")  # targets that refuse calls over whole rows, and gradients
+NO_GRADIENTS = ("onnx", "openvino", "tflite")  # targets that refuse them
 SEPARATE_ADAPTERS = ("onnx", "openvino")  # targets whose engines take an adapter at run time
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
@@ -27,7 +27,7 @@ PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact m
 class ConvertOptions:
     """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
-    `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
+    `prefill_buckets`: for targets of fixed shapes, the lengths of prompts, and of whole rows, with a signature of their own. `package`: the form of a TFLite artifact.
     `upstream_fix`: the corrected form of what KerasHub does wrong, proven against its uncached forward in place of its `generate()`. `text_only`: leave
     out what a model does with images. `signatures`: what to give beyond logits and generating, of SIGNATURES. `lora`: a file of `save_lora_weights`, or
     several to keep apart; `lora_mode` None merges it.
@@ -139,10 +139,6 @@ def _check_form(options: ConvertOptions) -> None:
 def _check_signatures(options: ConvertOptions) -> None:
     """What one target alone cannot have; with several each refuses for itself."""
     asked = set(options.signatures or ())
-    if options.target in NO_WHOLE_ROWS and (options.task == "backbone" or asked - {"hidden_states"}):
-        what = "`--task backbone`" if options.task == "backbone" else f"`--signatures {min(asked - {'hidden_states'})}`"
-        message = f"the target `{options.target}`, whose shapes are fixed, has no calls over whole rows: not {what}"
-        raise UnsupportedError("KX382", message, hint="choose another target: onnx, openvino or savedmodel")
     if options.target in NO_GRADIENTS and "score_gradients" in asked:
         raise UnsupportedError("KX382", f"the target `{options.target}` has no gradients", hint="--signatures score_gradients works with --target savedmodel")
 

@@ -13,6 +13,7 @@ from kexport.converter.original import Original
 from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference, rounding_explains
 from kexport.converter.parity.cases import Sizes
 from kexport.converter.parity.contradiction import contradictions
+from kexport.converter.parity.fixed_lengths import at_fixed_lengths
 from kexport.converter.parity.forward import Answer, ask_forward, judge_forward, run_forward
 from kexport.converter.parity.gate import Expected, ask_oracle, certificate_of, judge, run_artifact
 from kexport.converter.parity.hidden_states import ask_hidden_states
@@ -79,9 +80,10 @@ class Prover:
         certificate = msgspec.structs.replace(certificate, warnings=(*answers.warnings, *certificate.warnings))
         if not answers.forward:
             return certificate
-        outputs = run_forward(directory, answers.forward, low_memory=self.depth == "stream", reporter=self.reporter, adapter=adapter)
+        forward = [*answers.forward, *at_fixed_lengths(answers.forward, manifest, answers.parameters)]
+        outputs = run_forward(directory, forward, low_memory=self.depth == "stream", reporter=self.reporter, adapter=adapter)
         graphs = self.graphs if answers.parameters <= LARGEST_MODEL else None
-        largest, warnings = judge_forward(answers.forward, outputs, graphs, self._stored_weights(adapter, manifest.dtype.stored))
+        largest, warnings = judge_forward(forward, outputs, graphs, self._stored_weights(adapter, manifest.dtype.stored))
         return msgspec.structs.replace(
             certificate, max_logit_difference=certificate.max_logit_difference | largest, warnings=(*certificate.warnings, *warnings)
         )

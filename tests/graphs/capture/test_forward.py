@@ -65,18 +65,20 @@ def test_a_forward_that_is_no_reference_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name].scores])
 def test_score_of_every_family(name: str) -> None:
-    """With every layer's attention recognised, windows included, and in the form the targets take."""
-    from kexport.graphs.capture.forward import capture_forward, whole_rows
+    """With every layer's attention and recurrence recognised, windows included, and in the form the targets take."""
+    from kexport.graphs.capture.forward import capture_forward, run_stock
     from kexport.graphs.passes import optimise_forward, run_passes
 
-    task, feeds = ZOO[name].build(), ragged(ZOO_VOCABULARY, 8)
-    graph, notes = capture_forward(task, "score_layers")
+    variant, feeds = ZOO[name], ragged(ZOO_VOCABULARY, 8)
+    task, signature = variant.build(), "score_layers" if variant.shows_layers else "score"
+    graph, notes = capture_forward(task, signature)
     run_passes(graph, optimise_forward())
-    outputs = run(graph, feeds, live_weights(task))
-    assert_equal(outputs["logits"], task(whole_rows(task, feeds)))
-    layers = ZOO[name].layers
-    assert len(outputs["hidden_states"]) == layers + 1
-    assert notes == [] and len(list(graph.of_op("attention"))) == layers
+    outputs, theirs = run(graph, feeds, live_weights(task)), run_stock(task, signature, feeds)
+    assert sorted(outputs) == sorted(theirs)
+    for output, array in outputs.items():
+        assert_equal(array, theirs[output])
+    assert notes == [] and len(list(graph.of_op("attention", "delta_rule_rows"))) == variant.layers
+    assert len(theirs.get("hidden_states", range(variant.layers + 1))) == variant.layers + 1
 
 
 @pytest.mark.parametrize("name", DECODERS)
