@@ -16,6 +16,7 @@ from tests.zoo.encoders import BACKBONES, REFUSED
 from tests.zoo.variant import VOCABULARY
 
 WITHOUT_ATTENTION = {"f_net"}
+NOT_PADDED = {"f_net", "xlnet"}  # their rows cannot be padded to the fixed lengths of TFLite
 pytestmark = pytest.mark.slow
 LENGTHS = {"encoder": (30, 4, 11), "": (11, 4, 30)}
 
@@ -39,6 +40,9 @@ def test_a_backbone_gives_kerashubs_hidden_states(name: str, tmp_path: Path) -> 
     rows = rows_for(backbone)
     theirs = backbone(rows)
     for outcome in convert_all(backbone, ",".join(TARGETS), tmp_path / "out", task="backbone", max_length=40):
+        if outcome.target == "tflite" and name in NOT_PADDED:
+            assert outcome.error is not None and outcome.error.code == "KX382"
+            continue
         assert outcome.error is None
         manifest = outcome.artifact.manifest
         assert manifest.parity.verdict == "proven" and manifest.parity.warnings == () and bool(manifest.fusions) == (name not in WITHOUT_ATTENTION)
