@@ -3,8 +3,7 @@
     python -m kexport.converter.parity.replay_forward ARTIFACT FEEDS.npz RESULTS.npz LOW_MEMORY ADAPTER
 
 FEEDS holds `<n>:<signature>@<length>:<input>`, RESULTS gets `<n>:<output>`. A length other than 0 is the one of the signature's fixed lengths that the
-rows are run at. `hidden_states` stands for what the steps give beside logits.
-ADAPTER is the name of the adapter to set; empty: none.
+rows are run at. `hidden_states` stands for what the steps give beside logits. ADAPTER is the name of the adapter to set; empty: none.
 """
 
 from __future__ import annotations
