@@ -30,7 +30,7 @@ each, and each appears whole or not at all."""
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--quiet", is_flag=True, help="No progress, no notes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option("--prefill-buckets", type=IntegerList(), metavar="N,N", help="Fixed-shape targets: prompt lengths with a signature of their own.")
+@click.option("--prefill-buckets", type=IntegerList(), metavar="N,N", help="Fixed-shape targets: lengths of prompts, and of whole rows, with a signature of their own.")
 @click.option("--package", metavar="tflite|litertlm", help="TFLite: model.tflite, or model.litertlm for LiteRT-LM.")
 @click.option("--signatures", type=NameList(), metavar="NAME,NAME", help="What to give beyond generating: hidden_states (contrastive search), score, score_layers, score_gradients, embed.")
 @click.option("--text-only", is_flag=True, help="Leave out what the model does with images.")
