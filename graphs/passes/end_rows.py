@@ -17,10 +17,10 @@ Refused: ops that mix the tokens of a row in another way, as a Fourier transform
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
-from kexport.graphs.dims import ENCODER_SEQUENCE, SEQUENCE, Dim, Shape
+from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE, Dim
 from kexport.graphs.ir import ABSENT, Graph, Node
 from kexport.graphs.ops import attribute
 from kexport.graphs.ops.attention import KEY, KEY_MASK
@@ -55,11 +55,12 @@ class EndRows(Pass):
                 counted |= _leave_out(graph, node, within)
             elif node.op == "dim_size" and attribute(node, "dim") in within:
                 counted |= _count(graph, node, within[attribute(node, "dim")])
-        result.refusals += [
-            f"`{node.op}`{f' in layer {node.layer}' if node.layer else ''}"
-            for node in graph.nodes
-            if _touches(graph, node) and node.output not in counted and not _by_token(graph, node)
-        ]
+        result.refusals += _mixing(graph, LENGTHS, counted)
+
+
+def rows_mixed(graph: Graph) -> list[str]:
+    """The ops of a graph of any batch that mix the rows of a batch, so that a row alone gives something else."""
+    return _mixing(graph, (BATCH,))
 
 
 def _has_end(graph: Graph, ids: str) -> bool:
@@ -121,69 +122,69 @@ def _count(graph: Graph, node: Node, within: str) -> set[str]:
     return {node.output}
 
 
-# ---- what does not mix tokens
+# ---- what mixes
 
 
 ELEMENTWISE = frozenset({
     "abs", "add", "and", "cast", "cos", "div", "eq", "erf", "exp", "gelu", "le", "log", "lt", "max", "min", "mul", "neg", "not", "or", "pow", "relu",
     "rsqrt", "sigmoid", "silu", "sin", "softplus", "sqrt", "sub", "tanh", "where",
 })  # fmt: skip
-OTHERWISE = frozenset({*ATTENTION, "broadcast_to", "delay", "delta_rule", "delta_rule_rows", "embedding", "experts", "one_hot", "range", "rope", "transpose"})  # tokens, causally
-LAST_AXIS = frozenset({"layer_norm", "linear", "rms_norm", "topk"})
+OTHERWISE = frozenset({  # row by row, and of a row's tokens a later one changes no earlier one but by attention
+    *ATTENTION, "broadcast_to", "delay", "delta_rule", "delta_rule_rows", "embedding", "experts", "one_hot", "range", "rope", "transpose",
+})  # fmt: skip
+LAST_AXIS = frozenset({"layer_norm", "linear", "matmul", "rms_norm", "topk"})
+
+Dims = tuple[str, ...]
 
 
-def _long(dim: Dim) -> bool:
-    return isinstance(dim, str) and any(part in LENGTHS for part in dim.split("*"))
+def _mixing(graph: Graph, dims: Dims, known: Collection[str] = ()) -> list[str]:
+    """The ops that mix what lies along axes of these sizes, but for those whose outputs are `known` to be right; an op that no rule knows is one."""
+    return [
+        f"`{node.op}`{f' in layer {node.layer}' if node.layer else ''}"
+        for node in graph.nodes
+        if node.output not in known and node.op not in ELEMENTWISE | OTHERWISE and _touches(graph, node, dims)
+        and not (node.op in _RULES and _RULES[node.op](graph, node, dims))
+    ]  # fmt: skip
 
 
-def _shapes(graph: Graph, node: Node) -> list[Shape]:
-    return [graph.type_of(name).shape for name in node.inputs if name]
+def _is_one_of(dim: Dim, dims: Dims) -> bool:
+    return isinstance(dim, str) and any(part in dims for part in dim.split("*"))
 
 
-def _touches(graph: Graph, node: Node) -> bool:
-    return node.op == "dim_size" or any(_long(dim) for shape in _shapes(graph, node) for dim in shape)
+def _touches(graph: Graph, node: Node, dims: Dims) -> bool:
+    sizes = [attribute(node, "dim")] if node.op == "dim_size" else [dim for name in node.inputs if name for dim in graph.type_of(name).shape]
+    return any(_is_one_of(dim, dims) for dim in sizes)
 
 
-def _by_token(graph: Graph, node: Node) -> bool:
-    """Whether what `node` gives for a token depends on nothing behind it but what attention shows of it."""
-    if node.op in ELEMENTWISE | OTHERWISE:
-        return True
-    return node.op in _RULES and _RULES[node.op](graph, node)
+def _last_axis(graph: Graph, node: Node, dims: Dims) -> bool:
+    return not _is_one_of(graph.type_of(node.input(0)).shape[-1], dims)
 
 
-def _last_axis(graph: Graph, node: Node) -> bool:
-    return not _long(graph.type_of(node.input(0)).shape[-1])
-
-
-def _axes(graph: Graph, node: Node) -> bool:
+def _axes(graph: Graph, node: Node, dims: Dims) -> bool:
     shape = graph.type_of(node.input(0)).shape
     axes = attribute(node, "axes") if node.op in REDUCTIONS else (attribute(node, "axis"),)
-    return not any(_long(shape[axis]) for axis in axes)
+    return not any(_is_one_of(shape[axis], dims) for axis in axes)
 
 
-def _product(graph: Graph, node: Node) -> bool:
-    return not _long(graph.type_of(node.input(0)).shape[-1])
-
-
-def _picked(graph: Graph, node: Node) -> bool:
+def _picked(graph: Graph, node: Node, dims: Dims) -> bool:
     """Parts of an axis by number, which is the same place whatever stands behind; of fixed numbers only the first, which every row has."""
     numbers = graph.constants.get(node.input(1))
-    return _axes(graph, node) or numbers is None or bool((numbers == 0).all())
+    return _axes(graph, node, dims) or (dims == LENGTHS and (numbers is None or bool((numbers == 0).all())))
 
 
-def _same_order(graph: Graph, node: Node) -> bool:
-    """A reshape that leaves tokens in their places: nothing gets in front of them, or moves from behind them."""
+def _same_order(graph: Graph, node: Node, dims: Dims) -> bool:
+    """A reshape that leaves everything in its place: nothing gets in front of it, or moves from behind it."""
     before, after = (_factors(graph.type_of(name).shape) for name in (node.input(0), node.output))
     return before == after
 
 
-def _factors(shape: Shape) -> list[Dim]:
-    """The sizes in order, neighbouring numbers multiplied; in a product with a length the length leads, for no other is let through."""
+def _factors(shape: tuple[Dim, ...]) -> list[Dim]:
+    """The sizes in order, neighbouring numbers multiplied; in a product the named ones lead, for no other is let through."""
     found: list[Dim] = []
     for dim in shape:
         parts = str(dim).split("*")
-        lengths, number = [part for part in parts if not part.isdigit()], math.prod(int(part) for part in parts if part.isdigit())
-        found += lengths
+        named, number = [part for part in parts if not part.isdigit()], math.prod(int(part) for part in parts if part.isdigit())
+        found += named
         if number != 1:
             if found and isinstance(found[-1], int):
                 found[-1] *= number
@@ -192,10 +193,9 @@ def _factors(shape: Shape) -> list[Dim]:
     return found
 
 
-_RULES: dict[str, Callable[[Graph, Node], bool]] = {
+_RULES: dict[str, Callable[[Graph, Node, Dims], bool]] = {
     **dict.fromkeys(LAST_AXIS, _last_axis),
     **dict.fromkeys(REDUCTIONS | {"concat", "slice", "softmax", "split"}, _axes),
-    "matmul": _product,
     "gather": _picked,
     "reshape": _same_order,
 }

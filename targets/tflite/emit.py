@@ -9,6 +9,7 @@ from pathlib import Path
 from kexport.graphs.dims import BATCH, SEQUENCE
 from kexport.graphs.ir import Graph
 from kexport.graphs.passes import EndRows, FoldConstants, RemoveDeadCode, run_passes
+from kexport.graphs.passes.end_rows import rows_mixed
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
@@ -106,11 +107,14 @@ class _Ready:
 
 def _with_ends(graph: Graph) -> Graph:
     """The graph for one row that is padded to the length of a signature, with -1 for ids."""
+    hint = "choose another target: onnx, openvino or savedmodel"
+    if any(SEQUENCE in type_.shape for type_ in graph.inputs.values()) and (mixed := rows_mixed(graph)):
+        raise UnsupportedError("KX382", f"signature `{graph.name}`: {mixed[0]} mixes the rows of a batch, which this target runs one by one", hint=hint)
     graph = bound(graph, {BATCH: 1})
     (result,) = run_passes(graph, [EndRows()]).values()
     if result.refusals:
         message = f"signature `{graph.name}`: {result.refusals[0]} mixes the tokens of a row, so that padding up to a fixed length would change its results"
-        raise UnsupportedError("KX382", message, hint="choose another target: onnx, openvino or savedmodel")
+        raise UnsupportedError("KX382", message, hint=hint)
     return graph
 
 

@@ -86,10 +86,12 @@ def test_score_of_every_family(name: str) -> None:
 def assert_padding_is_free(graph: Graph, feeds: dict[str, Any], weights: Any) -> None:
     """A row that ends in front of the graph's length gives, at each position of its own, what it gives alone."""
     from kexport.graphs.passes import EndRows
+    from kexport.graphs.passes.end_rows import rows_mixed
     from kexport.targets.lowerable import bound
 
     row = {name: array[1:2] for name, array in feeds.items()}
     longer = {name: np.pad(array, ((0, 0), (0, 13)), constant_values=-1 if name.endswith("token_ids") else 0) for name, array in row.items()}
+    assert rows_mixed(graph) == []
     ended = bound(graph, {"batch": 1})
     result = EndRows()(ended)
     assert result.refusals == [] and result.changes

@@ -10,6 +10,7 @@ import pytest
 from kexport.graphs.interpreter import run
 from kexport.graphs.ir import Graph
 from kexport.graphs.passes import EndRows
+from kexport.graphs.passes.end_rows import rows_mixed
 
 from tests.graphs.helpers import NamedNumbers, applied, parameter
 
@@ -155,3 +156,15 @@ def test_what_keeps_tokens_apart_is_not(shape: tuple[Any, ...]) -> None:
     graph = whole_rows(lambda graph, x: graph.add_node("reshape", [x], shape=shape))
     graph.outputs["first"] = graph.add_node("gather", [graph.nodes[0].output, graph.add_constant(np.array([0], np.int32))], axis=1)
     assert applied(graph, EndRows())[1].refusals == []
+
+
+@pytest.mark.parametrize(("op", "attrs"), [("reshape", {"shape": ("sequence", "batch", WIDTH)}), ("reduce_sum", {"axes": (0,)}), ("softmax", {"axis": 0})])
+def test_what_mixes_the_rows_of_a_batch_is_named(op: str, attrs: dict[str, Any]) -> None:
+    """Rows that are run one by one would give something else. What keeps them apart is not named."""
+    graph = Graph("backbone")
+    graph.add_input("x", "float32", ("batch", "sequence", WIDTH))
+    apart = graph.add_node("reduce_sum", [graph.add_node("transpose", ["x"], permutation=(1, 0, 2))], axes=(0, 2))
+    graph.outputs = {"apart": apart, "flat": graph.add_node("reshape", ["x"], shape=("batch*sequence", WIDTH))}
+    assert rows_mixed(graph) == []
+    graph.outputs["mixed"] = graph.add_node(op, ["x"], layer="mixer", **attrs)
+    assert rows_mixed(graph) == [f"`{op}` in layer mixer"]
