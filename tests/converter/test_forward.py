@@ -260,6 +260,28 @@ def test_a_backbone_alone(name: str, tmp_path: Path) -> None:
 
 
 @slow
+@pytest.mark.parametrize("name", ["gemma3n, shared caches", "qwen3.5", "qwen3.5 moe", "rwkv7"])
+def test_whole_rows_of_layers_that_look_back(name: str, tmp_path: Path) -> None:
+    """Scores and backbones of families whose layers hand on a state, or share keys and values, on every target: rows over several chunks, padding included."""
+    from kexport.graphs.capture.forward import run_stock
+
+    from tests.zoo import ZOO
+
+    task, mask = ZOO[name].build(), np.arange(90) < np.array([[90], [3], [64], [17]])
+    ids = np.random.default_rng(17).integers(1, 96, mask.shape)
+    rows = {"token_ids": (ids * mask).astype(np.int32), "padding_mask": mask}
+    logits, states = run_stock(task, "score", rows)["logits"], run_stock(task.backbone, "backbone", rows)["sequence_output"]
+    for outcome in convert_all(task, ",".join(TARGETS), tmp_path / "task", max_length=100, signatures=("score",), verify="none"):
+        assert outcome.artifact is not None, outcome.error
+        with runtime.load(outcome.artifact.directory, preprocessor=None) as lm:
+            close(lm.score(**rows), logits)
+    for outcome in convert_all(task.backbone, ",".join(TARGETS), tmp_path / "backbone", max_length=100, task="backbone"):
+        assert outcome.artifact is not None and outcome.artifact.manifest.parity.verdict == "proven", outcome.error
+        with runtime.load(outcome.artifact.directory) as model:
+            close(model(rows), states)
+
+
+@slow
 def test_an_encoders_preset_is_a_backbone(tmp_path: Path) -> None:
     """Without --task: there is nothing else in it. Weights are streamed from the file, never loaded for conversion."""
     backbone = encoders()["bert"]

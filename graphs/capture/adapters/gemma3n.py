@@ -1,9 +1,9 @@
 """Gemma 3n: each decoder layer merges a padding mask over the call's tokens into a causal mask over the whole cache, which fits only where both are
 equally long or one token is decoded. What it hides of a prefill lies after every real token, so that the causal mask says it already.
 
-Over whole rows a token that sees no key (padding, from a window's size on behind the last token) takes the mean of all values, as stock's softmax over equal numbers does.
-The task called as a function multiplies by the embedding table as it was when the model was built, whatever was loaded since: other numbers each time. Its scores
-are what Gemma's score() makes of a model: the backbone's output times the embedding table that it has.
+Over whole rows a token that sees no key (padding, from a window's size on behind the last token) takes the mean of all values: what stock's softmax over
+equal numbers gives is what a query of zeros that sees every key gives. The task called as a function multiplies by the embedding table as it was when the
+model was built, random numbers that no file holds. Its scores are what Gemma's score() makes of a model: the backbone's output times the table that it has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from kexport.graphs.capture.semantics import Semantics, semantics
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
 LENGTH_AXIS = 4  # of the whole cache [batch, layers, 2, heads, total, dim]
-KEY_AXIS = 2  # of keys and values [batch, heads, length, dim]
 
 
 @semantics("Gemma3nCausalLM")
@@ -52,11 +51,11 @@ def install_mean(trace: Trace, patches: Patches) -> None:
     intercepted = Gemma3nTextAttention._compute_attention
 
     def compute_attention(self: Gemma3nTextAttention, query: Any, key: Any, value: Any, attention_mask: Any, training: bool = False) -> Any:
-        attended, weights = intercepted(self, query, key, value, attention_mask, training=training)
-        if trace.inside_marker or trace.caches or not is_symbolic(query):
-            return attended, weights
-        mean = tf.transpose(self.repeat_kv(tf.reduce_mean(value, axis=KEY_AXIS, keepdims=True)), (0, 2, 1, 3))
-        seen = tf.reduce_max(tf.cast(attention_mask, tf.int32), axis=-1)[:, :, None, None]
-        return tf.where(tf.cast(seen, tf.bool), attended, mean), weights
+        if not (trace.inside_marker or trace.caches) and is_symbolic(query):
+            visible = tf.cast(attention_mask, tf.bool)
+            blind = tf.equal(tf.reduce_max(tf.cast(visible, tf.int32), axis=-1, keepdims=True), 0)
+            query = tf.where(blind[:, None], 0.0, query)
+            attention_mask = tf.logical_or(visible, blind)
+        return intercepted(self, query, key, value, attention_mask, training=training)
 
     patches.replace(Gemma3nTextAttention, "_compute_attention", compute_attention)

@@ -173,10 +173,12 @@ def _as_the_op_takes_them(layer: Qwen3_5GatedDeltaNet, query: Any, key: Any, val
     return [query * layer.head_k_dim**-0.5, key, strength * value, decay, erase, key]
 
 
-def _one_by_one(query: Any, key: Any, value: Any, log_decay: Any, beta: Any, state: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def _one_by_one(*tensors: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Stock's rule for one token, over the tokens of the call: stock has none for any number of them."""
+    *parts, state = tensors
+    value = parts[VALUE]
 
     def step(token: list[tf.Tensor], before: tf.Tensor) -> Any:
         return stock_module._recurrent_gated_delta_rule(*token, initial_state=before, output_final_state=True)
 
-    return over_tokens(step, (query, key, value, log_decay, beta), state, [query.shape[0], *value.shape[2:]])
+    return over_tokens(step, parts, state, [value.shape[0], *value.shape[2:]])
