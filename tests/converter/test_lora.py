@@ -405,8 +405,8 @@ def test_an_adapter_is_chosen_at_run_time(name: str, target: str, preset: Any, a
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])
 def test_one_of_several_adapters_is_chosen(target: str, preset: Any, adapter: Any, tmp_path: Path) -> None:
-    """Two files of two ranks for other layers: each has a certificate, steps and scores are those of the one that is set, and `verify` takes the files in
-    any order under any name, but each of them."""
+    """Two files of two ranks for other layers: each has a certificate, steps and scores are those of the one that is set, and `verify`, which renews all
+    certificates, takes the files in any order under any name, but each of them."""
     pytest.importorskip({"onnx": "onnxruntime"}.get(target, target))
     from tests.converter.lora_models import adapted, tokens
     from tests.graphs.capture.test_forward import ragged
@@ -416,10 +416,15 @@ def test_one_of_several_adapters_is_chosen(target: str, preset: Any, adapter: An
     layers = ["query", "attention_output", "value"]
     first, second = adapter("gemma"), shutil.copy(adapter("gemma", rank=2, targets=layers), tmp_path / "second.lora.h5")
     out, rows = tmp_path / "out", ragged(VOCABULARY, 11)
-    made = convert(preset("gemma"), target=target, output=out, max_length=96, lora=[first, second], lora_mode="separate", signatures=("score",))
-    assert [(record.name, record.rank, record.parity.verdict) for record in made.manifest.adapters] == [("my_gemma", 4, "proven"), ("second", 2, "proven")]
-    assert all(0 < record.parity.max_logit_difference["score"] < 1e-3 for record in made.manifest.adapters)
-    assert len(made.manifest.adapters[0].tensors) < len(made.manifest.adapters[1].tensors)
+    given: dict[str, Any] = {"lora": [first, second], "lora_mode": "separate", "signatures": ("score",), "verify": "none" if target == "onnx" else None}
+    convert(preset("gemma"), target=target, output=out, max_length=96, **given)
+    verify = partial(verify_artifact, out, str(preset("gemma")), None, trust_source=False, reporter=SilentReporter())
+    if target == "onnx":
+        verify(lora=[shutil.copy(second, tmp_path / "renamed.h5"), first])
+    manifest = read_manifest(out)
+    assert [(record.name, record.rank, record.parity.verdict) for record in manifest.adapters] == [("my_gemma", 4, "proven"), ("second", 2, "proven")]
+    assert manifest.parity.verdict == "proven" and all(0 < record.parity.max_logit_difference["score"] < 1e-3 for record in manifest.adapters)
+    assert len(manifest.adapters[0].tensors) < len(manifest.adapters[1].tensors)
     originals = {None: build(MODELS["gemma"]), "my_gemma": adapted("gemma"), "second": adapted("gemma", 2, layers)}
     said = {name: tokens(task, MODELS["gemma"]) for name, task in originals.items()}
     assert sessions(out, "gemma", "my_gemma", "second", "my_gemma") == said and len({str(rows) for rows in said.values()}) == len(said)
@@ -428,13 +433,9 @@ def test_one_of_several_adapters_is_chosen(target: str, preset: Any, adapter: An
             model.set_adapter(name)
             theirs = np.asarray(originals[name](rows))
             assert np.abs(model.score(**rows) - theirs).max() < 1e-4 * (theirs.max() - theirs.min())
-    verify = partial(verify_artifact, out, str(preset("gemma")), None, trust_source=False, reporter=SilentReporter())
-    if target == "onnx":
-        assert verify(lora=[shutil.copy(second, tmp_path / "renamed.h5"), first]).verdict == "proven"
-        assert {record.parity.verdict for record in read_manifest(out).adapters} == {"proven"}
-    for given in ([first], [first, adapter("gemma", rank=3)], []):
+    for files in ([first], [first, adapter("gemma", rank=3)], []):
         with pytest.raises(InvalidInputError) as caught:
-            verify(lora=given)
+            verify(lora=files)
         assert caught.value.code == "KX367"
 
 
@@ -547,15 +548,6 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_open(target: str, preset:
             model.set_adapter("my_gemma")
         assert caught.value.code == "KX371" and model.adapter is None
         assert model.generate(prompt, stop_token_ids=None)["token_ids"].tolist() == said
-
-
-def test_verify_renews_both_certificates(preset: Any, adapter: Any, tmp_path: Path) -> None:
-    """An artifact that was not proven is, with and without its adapter, after `verify --lora`."""
-    out = tmp_path / "out"
-    convert(preset("gemma"), output=out, max_length=96, lora=adapter("gemma"), lora_mode="separate", verify="none")
-    verify_artifact(out, str(preset("gemma")), None, trust_source=False, reporter=SilentReporter(), lora=[adapter("gemma")])
-    manifest = read_manifest(out)
-    assert [manifest.parity.verdict, manifest.adapters[0].parity.verdict] == ["proven", "proven"]
 
 
 def test_a_streamed_oracle_proves_an_adapter_apart(preset: Any, adapter: Any, tmp_path: Path) -> None:
