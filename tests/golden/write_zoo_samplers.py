@@ -49,10 +49,15 @@ from tests.zoo.variant import VOCABULARY
 
 PAD = 0
 PARTS = 20
-SEEDS = range(1, 25)
-HIGHER_TEMPERATURES = (1.5, 2.0, 3.0, 4.0, 6.0)  # for models that repeat themselves at the sampler's own
+SEEDS = range(1, 41)
+HIGHER_TEMPERATURES = [{"temperature": higher} for higher in (1.5, 2.0, 3.0, 4.0, 6.0)]  # for models that repeat themselves at the sampler's own
 LEAST_GAP = 1e-5  # of each draw, as a share of the spread of its logits: a step of the distribution that far away is out of reach of rounding
 NUDGE, NUDGES = 1e-5, 4  # each weight is moved by a random number of this share of itself, so often
+OTHERS: dict[str, list[dict[str, Any]]] = {  # what is tried where a sampler's own config will not do, other than higher temperatures
+    "GreedySampler": [],
+    "TopPSampler": [{"k": 6}, {"k": 6, "temperature": 1.5}, *HIGHER_TEMPERATURES],
+    "BeamSampler": [{"num_beams": 2}, {"num_beams": 4}, {"num_beams": 5}, {"temperature": 1.5}, {"temperature": 2.0}],
+}
 DRAWS = ("RandomSampler", "TopKSampler", "TopPSampler")
 
 
@@ -114,22 +119,20 @@ class Asking:
         return found
 
     def fit(self, sampler: str) -> dict[str, Any]:
-        """The sampler's config that will do; with a seed if it draws, at a higher temperature where the model repeats itself.
+        """The sampler's config that will do, with a seed if it draws.
 
         Raises:
             AssertionError: there is none.
         """
         config = config_of(self.name, sampler)
-        for temperature in (config.get("temperature", 1.0), *HIGHER_TEMPERATURES):
-            warm = config if temperature == 1 else config | {"temperature": temperature}
+        tried = [config, *(config | other for other in OTHERS.get(sampler, HIGHER_TEMPERATURES))]
+        for one in tried:
             any_seed = {"seed": SEEDS[0]} if sampler in DRAWS else {}
-            first = dataclasses.replace(self.cases[0], sampler={"class_name": sampler, "config": warm | any_seed})
+            first = dataclasses.replace(self.cases[0], sampler={"class_name": sampler, "config": one | any_seed})
             with self.oracle._sampling(first, preprocessor=None):  # one compiled function for all seeds and nudges
-                found = self._seeded(sampler, warm) if sampler in DRAWS else warm if self._is_clear(sampler, warm) else None
+                found = self._seeded(sampler, one) if sampler in DRAWS else one if self._is_clear(sampler, one) else None
             if found is not None:
                 return found
-            if sampler == "GreedySampler":
-                break  # no temperature changes what it gives
         raise AssertionError(f"{self.name}: {sampler} has no config whose outcomes are clear of others, and many different tokens")
 
     def _seeded(self, sampler: str, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -235,11 +238,17 @@ def write(name: str) -> str:
     asking = Asking.of(model)
     others = golden(model)["samplers"] if len(samplers) == 1 and path_of(model).exists() else {}
     made = {sampler: entry for sampler, entry in others.items() if sampler not in samplers} | entries(asking, samplers, {})
-    lines = ",\n".join(f"  {json.dumps(sampler)}: {json.dumps(made[sampler])}" for sampler in SAMPLERS if sampler in made)
-    first = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in head(asking).items())
-    FOLDER.mkdir(exist_ok=True)
-    path_of(model).write_text(f'{{\n{first},\n "samplers": {{\n{lines}\n }}\n}}\n', encoding="utf-8")
+    store(head(asking) | {"samplers": made})
     return "written"
+
+
+def store(document: dict[str, Any]) -> None:
+    """Write a golden file, a sampler a line."""
+    made = document["samplers"]
+    lines = ",\n".join(f"  {json.dumps(sampler)}: {json.dumps(made[sampler])}" for sampler in SAMPLERS if sampler in made)
+    first = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in document.items() if key != "samplers")
+    FOLDER.mkdir(exist_ok=True)
+    path_of(document["name"]).write_text(f'{{\n{first},\n "samplers": {{\n{lines}\n }}\n}}\n', encoding="utf-8")
 
 
 def differing(name: str) -> str:

@@ -17,7 +17,7 @@ from tests.text_zoo import SPEAKING, class_of
 from tests.zoo import ZOO
 
 PAD = 0
-FOUND = ("seed", "temperature")  # what the writer searches
+FOUND = ("seed", "temperature", "num_beams", "k")  # what the writer searches
 
 
 def case_of(document: dict[str, Any]) -> Case:
