@@ -56,6 +56,7 @@ NUDGE, NUDGES = 1e-5, 4  # each weight is moved by a random number of this share
 OTHERS: dict[str, list[dict[str, Any]]] = {  # what is tried where a sampler's own config will not do, other than higher temperatures
     "GreedySampler": [],
     "TopPSampler": [{"k": 6}, {"k": 6, "temperature": 1.5}, *HIGHER_TEMPERATURES],
+    "ContrastiveSampler": [{"k": 3}, {"k": 2}, {"temperature": 1.5}],
     "BeamSampler": [{"num_beams": 2}, {"num_beams": 4}, {"num_beams": 5}, {"temperature": 1.5}, {"temperature": 2.0}],
 }
 DRAWS = ("RandomSampler", "TopKSampler", "TopPSampler")
