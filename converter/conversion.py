@@ -21,7 +21,7 @@ from kexport.converter.checks import check_finite, check_fix
 from kexport.converter.forward import BACKBONE, CAUSAL, capture_forwards, forward_signatures
 from kexport.converter.images import capture_image_graphs
 from kexport.converter.limits import Limits, choose_limits
-from kexport.converter.lora import LoraFile, read_lora_file
+from kexport.converter.lora import LoraFile, adapter_name, read_lora_file
 from kexport.converter.options import PACKAGES, ConvertOptions, make_options
 from kexport.converter.original import Original, open_original
 from kexport.converter.packaging import package, record_source
@@ -30,7 +30,7 @@ from kexport.converter.proving import Prover, prove_adapters
 from kexport.converter.rounding import RoundedWeights
 from kexport.converter.sources import Source, open_source
 from kexport.graphs.ir import Graph
-from kexport.graphs.passes import optimise, optimise_encoder, run_passes
+from kexport.graphs.passes import BoundRows, optimise, optimise_encoder, run_passes
 from kexport.runtime.contract import names as signatures
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import KexportError, UsageError
@@ -83,7 +83,7 @@ def convert_all(
     reporter = reporter or SilentReporter()
     seconds: dict[str, float] = {}
     with _timed(seconds, "open"):
-        lora = read_lora_file(options.lora) if options.lora is not None else None
+        lora = {adapter_name(path): read_lora_file(path) for path in options.lora_files}
         opened = open_source(source, task=options.task, trust_source=options.trust_source, tokenizer=options.tokenizer)
         forward_signatures(opened.task, options)  # refuses what this task cannot have
         plan = make_plan(opened, options)
@@ -124,7 +124,7 @@ class _Conversion:
     plan: Plan
     reporter: Reporter
     seconds: dict[str, float]
-    lora: LoraFile | None = None
+    lora: dict[str, LoraFile] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     _captured: _Captured | None = None
     _source_record: Any = None
@@ -176,6 +176,8 @@ class _Conversion:
         with _timed(self.seconds, "capture"), self.reporter.stage("capture"):
             graphs = self._capture(original)
             limits = choose_limits(graphs, original.task, self.options)
+            for graph in graphs.values():
+                run_passes(graph, [BoundRows(limits.capacity)])
         with _timed(self.seconds, "digest of the source"), self.reporter.stage("digest of the source"):
             self._source_record = record_source(self.source, graphs)
         prover = Prover(self.source, original, self.plan.verify, self.reporter, graphs)
@@ -234,9 +236,8 @@ class _Conversion:
 
 
 def _replaceable(original: Original) -> frozenset[str]:
-    """The parameters that an adapter changes at run time."""
-    adapter = original.adapter
-    return frozenset() if adapter is None or adapter.merged else frozenset(adapter.updates)
+    """The parameters that adapters change at run time."""
+    return frozenset(name for adapter in original.separate_adapters for name in adapter.updates)
 
 
 def stored_bytes(graphs: Mapping[str, Graph], dtype: str) -> int:

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from kexport.converter.stop_text import StopText
 from kexport.runtime import samplers
-from kexport.runtime.contract.errors import KexportError, UsageError
+from kexport.runtime.contract.errors import InvalidInputError, KexportError, UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.loading import Check, load_language_model
-from kexport.runtime.prompt_forms import FORMS, first_columns, split
+from kexport.runtime.prompt_forms import FORMS
 from kexport.runtime.samplers import Sampler
 
 _SEQ2SEQ = "seq2seq-lm"
@@ -146,25 +146,29 @@ def generate_ids(model: LanguageModel, request: Request) -> list[list[int]]:
 
 def _generate_batch(model: LanguageModel, request: Request, rows: Sequence[tuple[int, ...]]) -> list[list[int]]:
     manifest = model.manifest
+    _check_ids(rows, manifest.generation.vocabulary_size)
     inputs: dict[str, Any] = {}
     name = ""
     if manifest.task == _SEQ2SEQ:
         name = "decoder_"
         inputs["encoder_token_ids"], inputs["encoder_padding_mask"] = _padded(rows, max(map(len, rows)))
         rows = [_decoder_start(request, manifest)] * len(rows)
-    starts = [0] * len(rows)
-    if manifest.generation.prompt == "split":
-        new_tokens = FORMS["split"].length(request.max_length if request.max_new_tokens is None else request.max_new_tokens, 0)
-        longest = max(map(len, rows))
-        inputs = FORMS["split"].prompt_arrays(split(rows, new_tokens, longest))
-        starts = starts if request.strip_prompt else first_columns(rows, longest)
-    else:
-        width = _buffer_length(request, manifest, max(map(len, rows)))
-        inputs[f"{name}token_ids"], inputs[f"{name}padding_mask"] = _padded(rows, width)
+        _check_ids(rows, manifest.generation.vocabulary_size)
+    form = FORMS[manifest.generation.prompt]
+    arrays = form.arrays(rows, _asked_length(request, manifest, max(map(len, rows))))
+    inputs |= {f"{name}{key}": array for key, array in arrays.items()}
+    starts = [0] * len(rows) if request.strip_prompt else form.starts(rows)
     stops = request.stop_token_ids if request.stop_token_ids is not None else _original_stop_ids(manifest)
     result = model.generate(inputs, stop_token_ids=stops, strip_prompt=request.strip_prompt)
     ids, mask = result[f"{name}token_ids"], result[f"{name}padding_mask"]
     return [row[start:][visible[start:].astype(bool)].tolist() for row, visible, start in zip(ids, mask, starts, strict=True)]
+
+
+def _check_ids(rows: Sequence[tuple[int, ...]], vocabulary_size: int) -> None:
+    """Before they become arrays, whose types do not hold every number."""
+    wrong = next((token for row in rows for token in row if not 0 <= token < vocabulary_size), None)
+    if wrong is not None:
+        raise InvalidInputError("KX522", f"the prompt holds the id {wrong}; the vocabulary has the ids 0 to {vocabulary_size - 1}")
 
 
 def _with_images(prompts: list[str], request: Request) -> Any:
@@ -207,16 +211,16 @@ def _decoder_start(request: Request, manifest: Manifest) -> tuple[int, ...]:
     return packer.start
 
 
-def _buffer_length(request: Request, manifest: Manifest, longest: int) -> int:
-    """The padded length of the rows: what was asked for, else the original's default, as far as the artifact serves it."""
+def _asked_length(request: Request, manifest: Manifest, longest: int) -> int:
+    """The `max_length` that was asked for, else the original's default, as far as the artifact serves it."""
+    form = FORMS[manifest.generation.prompt]
     if request.max_new_tokens is not None:
-        return longest + request.max_new_tokens
-    if request.max_length is not None:
-        if request.max_length < longest:
-            raise UsageError("KX121", f"--max-length {request.max_length} is less than the {longest} ids given", hint="it counts them, too")
-        return request.max_length
+        return form.length_for(longest, request.max_new_tokens)
     default, capacity = manifest.generation.max_length, manifest.cache.capacity
-    return max(longest, min(default, capacity) if capacity else default)
+    length = form.length(request.max_length, max(longest, min(default, capacity) if capacity else default))
+    if length < form.length_for(longest, 0):
+        raise UsageError("KX121", f"--max-length {length} is less than the {longest} ids given", hint="it counts them, too")
+    return length
 
 
 def _padded(rows: Sequence[Sequence[int]], width: int) -> tuple[Any, Any]:

@@ -29,7 +29,7 @@ def capture_image_graphs(task: Any, extend: Graph, options: ConvertOptions) -> t
     """The graphs that images need, in the form the targets take, and notes; none for a task without a vision tower, and with --text-only.
 
     Raises:
-        UnsupportedError: KX365, an adapter that is kept apart, which would not reach them; what graphs.capture.images cannot capture.
+        UnsupportedError: what graphs.capture.images cannot capture.
         UsageError: KX110, rows that no image fits.
     """
     from kexport.graphs.capture.images import capture_images, images_of
@@ -39,8 +39,6 @@ def capture_image_graphs(task: Any, extend: Graph, options: ConvertOptions) -> t
     family = images_of(task)
     if family is None:
         return {}, []
-    if options.lora_mode == "separate":
-        raise UnsupportedError("KX365", "an adapter that is chosen at run time does not reach prompts with images", hint=f"merge the adapter, or {TEXT_ONLY_HINT}")
     if options.max_length is not None and options.max_length < family.tokens + 2:
         raise UsageError("KX103", f"--max-length is {options.max_length}; an image alone is {family.tokens} tokens", hint=f"give more, or {TEXT_ONLY_HINT}")
     graphs, notes = capture_images(task, extend.slots)

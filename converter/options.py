@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +18,7 @@ FIXED_SHAPE_TARGETS = ("tflite",)
 NOT_STORED = {"tflite": ("bfloat16",)}  # known before any work; targets refuse for themselves too
 # What an artifact may give beyond generating: hidden_states, an output of its steps (contrastive search); the others are calls over whole rows.
 SIGNATURES = ("hidden_states", "score", "score_layers", "score_gradients", "embed")
-NO_WHOLE_ROWS, NO_GRADIENTS = ("tflite",), ("onnx", "openvino", "tflite")  # targets that refuse calls over whole rows, and gradients
+NO_GRADIENTS = ("onnx", "openvino", "tflite")  # targets that refuse them
 SEPARATE_ADAPTERS = ("onnx", "openvino")  # targets whose engines take an adapter at run time
 PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact may have, where there are several
 
@@ -26,10 +27,10 @@ PACKAGES = {"tflite": ("tflite", "litertlm")}  # the forms a target's artifact m
 class ConvertOptions:
     """The options of `kexport convert`. Those below the line are public names whose work is not built yet: setting one is refused.
 
-    `prefill_buckets`: for targets of fixed shapes, the prompt lengths with a signature of their own. `package`: the form of a TFLite artifact.
+    `prefill_buckets`: for targets of fixed shapes, the lengths of prompts, and of whole rows, with a signature of their own. `package`: the form of a TFLite artifact.
     `upstream_fix`: the corrected form of what KerasHub does wrong, proven against its uncached forward in place of its `generate()`. `text_only`: leave
-    out what a model does with images. `signatures`: what to give beyond logits and generating, of SIGNATURES. `lora`: a file of `save_lora_weights`;
-    `lora_mode` None merges it.
+    out what a model does with images. `signatures`: what to give beyond logits and generating, of SIGNATURES. `lora`: a file of `save_lora_weights`, or
+    several to keep apart; `lora_mode` None merges it.
     `verify`: None chooses by available memory. `max_length`: None chooses (position table, else preprocessor's length, at least 2048).
     """
 
@@ -46,7 +47,7 @@ class ConvertOptions:
     package: str | None = None
     signatures: tuple[str, ...] | None = None
     text_only: bool = False
-    lora: str | Path | None = None
+    lora: str | Path | Sequence[str | Path] | None = None
     lora_mode: LoraMode | None = None
     upstream_fix: bool = False
     # ---- not built yet
@@ -62,6 +63,11 @@ class ConvertOptions:
         from kexport import targets
 
         return targets.known() if self.target == ALL_TARGETS else tuple(dict.fromkeys(self.target.split(",")))
+
+    @property
+    def lora_files(self) -> tuple[str | Path, ...]:
+        """The adapters' files, however many were given."""
+        return (self.lora,) if isinstance(self.lora, str | Path) else tuple(self.lora or ())
 
 
 NOT_BUILT = (
@@ -133,27 +139,19 @@ def _check_form(options: ConvertOptions) -> None:
 def _check_signatures(options: ConvertOptions) -> None:
     """What one target alone cannot have; with several each refuses for itself."""
     asked = set(options.signatures or ())
-    if options.target in NO_WHOLE_ROWS and (options.task == "backbone" or asked - {"hidden_states"}):
-        what = "`--task backbone`" if options.task == "backbone" else f"`--signatures {min(asked - {'hidden_states'})}`"
-        message = f"the target `{options.target}`, whose shapes are fixed, has no calls over whole rows: not {what}"
-        raise UnsupportedError("KX382", message, hint="choose another target: onnx, openvino or savedmodel")
     if options.target in NO_GRADIENTS and "score_gradients" in asked:
         raise UnsupportedError("KX382", f"the target `{options.target}` has no gradients", hint="--signatures score_gradients works with --target savedmodel")
 
 
 def _check_lora(options: ConvertOptions) -> None:
-    """How an adapter may be converted."""
-    if options.lora_mode is None:
-        return
-    _one_of("lora-mode", options.lora_mode, get_args(LoraMode))
-    if options.lora is None:
-        raise UsageError("KX108", "--lora-mode means nothing without --lora", hint="give the adapter's file with --lora")
-    whole_rows = sorted(set(options.signatures or ()) - {"hidden_states"})
-    if options.lora_mode == "separate" and whole_rows:
-        message = f"an adapter that is chosen at run time does not reach the signature `{whole_rows[0]}`"
-        raise UnsupportedError("KX365", message, hint="merge the adapter (leave out --lora-mode), or leave the signature out")
-    if options.lora_mode == "separate" and options.task == "backbone":
-        raise UnsupportedError("KX365", "an adapter that is chosen at run time does not reach a backbone", hint="merge the adapter (leave out --lora-mode)")
+    """How adapters may be converted."""
+    files = options.lora_files
+    if options.lora_mode is not None:
+        _one_of("lora-mode", options.lora_mode, get_args(LoraMode))
+        if not files:
+            raise UsageError("KX108", "--lora-mode means nothing without --lora", hint="give the adapter's file with --lora")
+    if len(files) > 1:
+        _check_several(files, options.lora_mode)
     refused = [target for target in options.targets if target not in SEPARATE_ADAPTERS]
     if options.lora_mode == "separate" and refused:
         raise UnsupportedError(
@@ -161,6 +159,22 @@ def _check_lora(options: ConvertOptions) -> None:
             f"the target `{refused[0]}` cannot take adapters at run time",
             hint=f"merge the adapter (leave out --lora-mode), or choose {' or '.join(SEPARATE_ADAPTERS)}",
         )
+
+
+def _check_several(files: tuple[str | Path, ...], mode: LoraMode | None) -> None:
+    """Several adapters are chosen from, so each needs a name, which is a file's name on any file system."""
+    from kexport.converter.lora import adapter_name
+
+    if mode != "separate":
+        message = f"{len(files)} adapters cannot be merged: a KerasHub model holds one at a time"
+        raise UsageError("KX368", message, hint="keep them apart with --lora-mode separate, or convert once for each")
+    seen: dict[str, str | Path] = {}
+    for path in files:
+        name = adapter_name(path)
+        if name.casefold() in seen:
+            message = f"`{seen[name.casefold()]}` and `{path}` would both be the adapter `{name}`"
+            raise UsageError("KX369", message, hint="an adapter is called as its file is: rename one of them")
+        seen[name.casefold()] = path
 
 
 def _check_target(target: str) -> None:

@@ -1,7 +1,7 @@
 """The original as the capture and the writer need it: a stock task, and where its weight bytes come from.
 
 A live object is used as it is. Anything else is built without weights, and its stock loader is recorded (graphs/capture/recorded.py).
-An adapter from a file is added to the weights, or handed on beside them.
+Adapters from files are added to the weights, or handed on beside them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ LIVE = "object"
 class Adapter:
     """An adapter file on this original. `updates`: by parameter name. `merged`: the original's `weights` hold them already."""
 
+    name: str
     file: LoraFile
     updates: Mapping[str, LowRank]
     merged: bool
@@ -32,31 +33,41 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """`task`: for capture; abstract unless `live`. `weights`: bytes by parameter name. `adapter`: from a file, if one was given."""
+    """`task`: for capture; abstract unless `live`. `weights`: bytes by parameter name. `adapters`: from files; one that is merged is alone."""
 
     task: Any
     weights: WeightSource
     live: bool
-    adapter: Adapter | None = None
+    adapters: tuple[Adapter, ...] = ()
 
-    def with_adapter(self, task: Any) -> contextlib.AbstractContextManager[None]:
-        """Inside, `task` (this one, or the original as its source loads it) has the adapter as KerasHub loads it."""
-        return applied(self.adapter.file, task) if self.adapter is not None else contextlib.nullcontext()
+    @property
+    def separate_adapters(self) -> tuple[Adapter, ...]:
+        """Those that an artifact is given at run time."""
+        return tuple(adapter for adapter in self.adapters if not adapter.merged)
+
+    def adapter(self, name: str) -> Adapter | None:
+        """What an artifact computes with while the adapter `name` is set; `""`: as it is opened, with what is merged."""
+        return next((adapter for adapter in self.adapters if adapter.merged or adapter.name == name), None)
+
+    def with_adapter(self, task: Any, name: str) -> contextlib.AbstractContextManager[None]:
+        """Inside, `task` (this one, or the original as its source loads it) has that adapter as KerasHub loads it, and no other from a file."""
+        adapter = self.adapter(name)
+        return applied(adapter.file, task) if adapter is not None else contextlib.nullcontext()
 
 
-def open_original(source: Source, lora: LoraFile | None = None, *, merge: bool = True) -> Original:
-    """Build the task and find its weights; with `lora`, an adapter to `merge` into them or to keep apart.
+def open_original(source: Source, lora: Mapping[str, LoraFile] | None = None, *, merge: bool = True) -> Original:
+    """Build the task and find its weights; with `lora`, adapters by name: one to `merge` into them, or any number to keep apart.
 
     Raises:
         UnsupportedError: a live model that computes in less than float32, or an adapter on quantized layers.
-        InvalidInputError: the adapter does not fit the model.
+        InvalidInputError: an adapter does not fit the model.
     """
     import_keras_hub()
-    task, weights, live = _open(source, keep_own_adapters=lora is None)
-    if lora is None:
-        return Original(task, weights, live)
-    updates = fit(lora, task)
-    return Original(task, UpdatedWeights(weights, updates) if merge else weights, live, Adapter(lora, updates, merge))
+    task, weights, live = _open(source, keep_own_adapters=not lora)
+    adapters = tuple(Adapter(name, file, fit(file, task), merge) for name, file in (lora or {}).items())
+    for adapter in adapters if merge else ():
+        weights = UpdatedWeights(weights, adapter.updates)
+    return Original(task, weights, live, adapters)
 
 
 def _open(source: Source, *, keep_own_adapters: bool) -> tuple[Any, WeightSource, bool]:

@@ -25,6 +25,7 @@ from kexport.runtime.contract import manifest as records
 from kexport.runtime.contract import names
 from kexport.runtime.contract.files import sha256_file
 from kexport.runtime.contract.version import __version__
+from kexport.runtime.prompt_forms import FORMS
 from kexport.targets.base import Emitted
 
 LIBRARIES = (
@@ -68,7 +69,7 @@ def package(
         images=images,
         generation=_generation(original.task, tokenizer, emitted, limits, fixed=options.upstream_fix) if source.task != "backbone" else _no_generation(original.task),
         memory=_memory(emitted, limits),
-        adapters=adapter_records(original.adapter, emitted, directory),
+        adapters=adapter_records(original.adapters, emitted, directory),
         fusions=emitted.fusions,
         experts=emitted.experts,
         ops=emitted.ops,
@@ -101,7 +102,7 @@ def _bounded(task: Any, limits: Limits, tokenizer: records.Tokenizer | None) -> 
     """The tokenizer's record with packers that pack no more than the artifact serves. Of a split prompt as much is kept as the original keeps."""
     from kexport.graphs.capture.semantics import semantics_of
 
-    return tokenizer if semantics_of(task).prompt == "split" else limits.in_tokenizer(tokenizer)
+    return limits.in_tokenizer(tokenizer) if FORMS[semantics_of(task).prompt].shares_buffer else tokenizer
 
 
 def _with_chat(source: Source, tokenizer: records.Tokenizer | None, directory: Path) -> records.Tokenizer | None:

@@ -13,6 +13,7 @@ from kexport.converter.original import Original
 from kexport.converter.parity.attribution import LARGEST_MODEL, attribute_difference, rounding_explains
 from kexport.converter.parity.cases import Sizes
 from kexport.converter.parity.contradiction import contradictions
+from kexport.converter.parity.fixed_lengths import at_fixed_lengths
 from kexport.converter.parity.forward import Answer, ask_forward, judge_forward, run_forward
 from kexport.converter.parity.gate import Expected, ask_oracle, certificate_of, judge, run_artifact
 from kexport.converter.parity.hidden_states import ask_hidden_states
@@ -26,6 +27,7 @@ from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import ParityError
 from kexport.runtime.contract.manifest import Certificate, Images, Manifest, Rng
 from kexport.runtime.contract.progress import Reporter
+from kexport.runtime.prompt_forms import FORMS
 from numpy.typing import NDArray
 
 
@@ -78,9 +80,10 @@ class Prover:
         certificate = msgspec.structs.replace(certificate, warnings=(*answers.warnings, *certificate.warnings))
         if not answers.forward:
             return certificate
-        outputs = run_forward(directory, answers.forward, low_memory=self.depth == "stream", reporter=self.reporter)
+        forward = [*answers.forward, *at_fixed_lengths(answers.forward, manifest, answers.parameters)]
+        outputs = run_forward(directory, forward, low_memory=self.depth == "stream", reporter=self.reporter, adapter=adapter)
         graphs = self.graphs if answers.parameters <= LARGEST_MODEL else None
-        largest, warnings = judge_forward(answers.forward, outputs, graphs, self._stored_weights(adapter, manifest.dtype.stored))
+        largest, warnings = judge_forward(forward, outputs, graphs, self._stored_weights(adapter, manifest.dtype.stored))
         return msgspec.structs.replace(
             certificate, max_logit_difference=certificate.max_logit_difference | largest, warnings=(*certificate.warnings, *warnings)
         )
@@ -96,11 +99,8 @@ class Prover:
 
     def _stored_weights(self, adapter: str, stored: str) -> RoundedWeights:
         """The numbers that the artifact computes with: an adapter that is kept apart is added to what is stored, and rounded as that is."""
-        base = RoundedWeights(self.original.weights, stored)
-        if not adapter:
-            return base
-        assert self.original.adapter is not None
-        return RoundedWeights(UpdatedWeights(base, self.original.adapter.updates), stored)
+        base, apart = RoundedWeights(self.original.weights, stored), self.original.adapter(adapter)
+        return base if apart is None or apart.merged else RoundedWeights(UpdatedWeights(base, apart.updates), stored)
 
     def _ask(self, manifest: Manifest) -> dict[str, Answers]:
         """The original's answers by the name of the adapter kept apart; `""` is the artifact as it is opened."""
@@ -112,12 +112,11 @@ class Prover:
             parameters=manifest.source.parameter_count,
             seq2seq=manifest.task == "seq2seq-lm",
             forbidden=frozenset({pad, *(manifest.generation.stop_token_ids or ())}),
-            split=manifest.generation.prompt == "split",
+            split=not FORMS[manifest.generation.prompt].shares_buffer,
             schedule=manifest.generation.schedule,
             prefill=manifest.generation.prefill,
         )
-        adapter = self.original.adapter
-        adapters = ["", adapter.file.name] if adapter is not None and not adapter.merged else [""]
+        adapters = ["", *(adapter.name for adapter in self.original.separate_adapters)]
         if self.depth == "stream" and not self.original.live:
             return {name: self._ask_streamed(name, manifest, sizes, pad) for name in adapters}
         with self.reporter.stage("load the original"):
@@ -133,16 +132,15 @@ class Prover:
         weights, images = self._stored_weights(name, manifest.dtype.stored), self._images(manifest)
         oracle = StreamedOracle(self.original.task, pad, weights, fix=manifest.generation.upstream_fix, images=images)
         expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=False)
-        adapter = self.original.adapter
-        merged = ", the adapter merged into them" if adapter is not None and (adapter.merged or name) else ""
+        merged = ", the adapter merged into them" if self.original.adapter(name) is not None else ""
         return Answers(expected, f"{oracle.description}{merged}", oracle.steps, pad, sizes.parameters, forward, manifest.generation.rng, warnings)
 
     def _ask_loaded(self, task: Any, name: str, manifest: Manifest, sizes: Sizes, pad: int) -> Answers:
         oracle = LoadedOracle(task, pad, fix=manifest.generation.upstream_fix, images=self._images(manifest))
-        adapter = self.original.adapter
+        adapter = self.original.adapter(name)
         with self._as_stored(task, name, manifest.dtype.stored):
             expected, forward, warnings = self._ask_oracle(oracle, manifest, sizes, with_texts=manifest.tokenizer is not None and not oracle.fix)
-        loaded = f", {adapter.file.path.name} through load_lora_weights()" if adapter is not None and (adapter.merged or name) else ""
+        loaded = f", {adapter.file.path.name} through load_lora_weights()" if adapter is not None else ""
         return Answers(expected, f"{oracle.description}{loaded}", oracle.steps, pad, sizes.parameters, forward, manifest.generation.rng, warnings)
 
     @contextlib.contextmanager
@@ -150,14 +148,13 @@ class Prover:
         """Inside, `task` is the original over the stored numbers, with the adapter as KerasHub loads it if it is merged or asked for by name."""
         from kexport.graphs.capture.lora import without_lora
 
-        adapter = self.original.adapter
+        original = self.original
         with contextlib.ExitStack() as stack:
-            if adapter is not None and not adapter.merged:
+            if original.separate_adapters:
                 with without_lora(task):  # the base is stored, and so rounded, by itself
                     stack.enter_context(round_in_place(task, stored))
-            is_wanted = adapter is not None and (adapter.merged or bool(name))
-            if adapter is not None:
-                stack.enter_context(self.original.with_adapter(task) if is_wanted else without_lora(task))
+            if original.adapters:
+                stack.enter_context(without_lora(task) if original.adapter(name) is None else original.with_adapter(task, name))
             stack.enter_context(round_in_place(task, stored))
             yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,9 @@ def _checked_manifest(artifact: Path, reporter: Reporter) -> Manifest:
 
 
 def verify_artifact(
-    artifact: Path, source: str, depth: str | None, *, trust_source: bool, reporter: Reporter, lora: str | Path | None = None
+    artifact: Path, source: str, depth: str | None, *, trust_source: bool, reporter: Reporter, lora: Sequence[str | Path] = ()
 ) -> Certificate:
-    """Compare with the original and renew the certificate in the manifest. `lora`: the file of the artifact's adapter, if it has one.
+    """Compare with the original and renew the certificates in the manifest. `lora`: the files of the artifact's adapters, in any order.
 
     Raises:
         ParityError: the artifact does not give the original's tokens; the manifest is left as it was.
@@ -54,31 +55,32 @@ def verify_artifact(
         raise InvalidInputError(
             "KX305", f"the artifact was made from a {manifest.source.class_name}, {source} is a {opened.class_name}", hint="give the artifact's own source"
         )
-    adapter = _checked_adapter(manifest, lora)
+    adapters = _checked_adapters(manifest, lora)
     plan = make_plan(opened, options)
     with reporter.stage("build the model"):
-        original = open_original(opened, adapter, merge=not manifest.separate_adapters())
+        original = open_original(opened, adapters, merge=not manifest.separate_adapters())
     prover = Prover(opened, original, plan.verify, reporter)
     proven = prove_adapters(prover, msgspec.structs.replace(manifest, parity=prover.prove(manifest, artifact)), artifact)
     write_manifest(artifact, proven)
     return proven.parity
 
 
-def _checked_adapter(manifest: Manifest, lora: str | Path | None) -> LoraFile | None:
-    """The adapter file that the artifact was made with."""
+def _checked_adapters(manifest: Manifest, lora: Sequence[str | Path]) -> dict[str, LoraFile]:
+    """The files that the artifact's adapters were made of, whatever they are called now, by the adapters' names."""
     from kexport.converter.lora import read_lora_file
 
-    if not manifest.adapters:
-        if lora is not None:
-            raise InvalidInputError("KX367", "the artifact was made without an adapter", hint="leave out --lora")
-        return None
-    (recorded,) = manifest.adapters
-    if lora is None:
-        raise InvalidInputError("KX367", f"the artifact was made with the adapter {recorded.source}", hint="give its file with --lora")
-    file = read_lora_file(lora)
-    if file.digest != recorded.digest:
-        raise InvalidInputError("KX367", f"`{file.path.name}` is not the adapter {recorded.source} that the artifact was made with: its SHA-256 differs", hint="give the same file")
-    return file
+    if lora and not manifest.adapters:
+        raise InvalidInputError("KX367", "the artifact was made without an adapter", hint="leave out --lora")
+    given = {file.digest: file for file in map(read_lora_file, lora)}
+    known = ", ".join(recorded.source for recorded in manifest.adapters)
+    foreign = set(given) - {recorded.digest for recorded in manifest.adapters}
+    if foreign:
+        message = f"`{given[min(foreign)].path.name}` is no adapter that the artifact was made with ({known}): its SHA-256 differs"
+        raise InvalidInputError("KX367", message, hint="give the same file")
+    missing = [recorded.source for recorded in manifest.adapters if recorded.digest not in given]
+    if missing:
+        raise InvalidInputError("KX367", f"the artifact was made with the adapter {missing[0]}", hint="give the file of each adapter with --lora")
+    return {recorded.name: given[recorded.digest] for recorded in manifest.adapters}
 
 
 def replay_artifact(artifact: Path, reporter: Reporter) -> Certificate:

@@ -1,4 +1,5 @@
-"""Symbolic sizes: a dim is a fixed `int`, a name (`batch`), or a product of both written `2*batch*sequence`.
+"""Symbolic sizes: a dim is a fixed `int`, a name (`batch`), how many pieces of a size hold a name (`sequence/64`, rounded up), or a product of those,
+written `2*batch*sequence`.
 
 Products are all that reshapes of text models need; anything else is refused where it arises instead of being guessed.
 """
@@ -60,6 +61,30 @@ def quotient(dim: Dim, by: Dim) -> Dim | None:
     return _join(factor // by_factor, names)
 
 
+def pieces(dim: Dim, size: int) -> Dim:
+    """How many pieces of `size` hold `dim`: `dim / size`, rounded up.
+
+    Raises:
+        InternalError: `dim` is neither a number nor one name.
+    """
+    if isinstance(dim, int):
+        return -(-dim // size)
+    if "*" in dim or "/" in dim:
+        raise InternalError("KX901", f"dim `{dim}` cannot be cut into pieces, it is more than one name")
+    return f"{dim}/{size}"
+
+
+def in_pieces(name: str) -> tuple[str, int] | None:
+    """The name and the size of the pieces where `name` was made by `pieces`, else None."""
+    whole, _, size = name.partition("/")
+    return (whole, int(size)) if size else None
+
+
+def names_in(dim: Dim) -> list[str]:
+    """The names that an input must carry so that `dim` has a size."""
+    return [name.partition("/")[0] for name in _parts(dim)[1]]
+
+
 def evaluate(dim: Dim, bindings: Mapping[str, int]) -> int:
     """The size of `dim` under `bindings` (name -> size).
 
@@ -67,10 +92,15 @@ def evaluate(dim: Dim, bindings: Mapping[str, int]) -> int:
         InternalError: a name is not bound.
     """
     factor, names = _parts(dim)
-    unbound = [name for name in names if name not in bindings]
+    unbound = [name for name in names_in(dim) if name not in bindings]
     if unbound:
         raise InternalError("KX901", f"dim `{dim}` has no size: {', '.join(unbound)} not bound")
-    return factor * math.prod(bindings[name] for name in names)
+    return factor * math.prod(_size(name, bindings) for name in names)
+
+
+def _size(name: str, bindings: Mapping[str, int]) -> int:
+    cut = in_pieces(name)
+    return bindings[name] if cut is None else -(-bindings[cut[0]] // cut[1])
 
 
 def broadcast(left: Shape, right: Shape) -> Shape | None:

@@ -63,6 +63,10 @@ class Weight:
     def _read(self, source: WeightSource) -> Array:
         raise NotImplementedError
 
+    def stacked(self) -> tuple[Weight, ...]:
+        """The weights that stand one behind the other along the first axis, each as it would be written alone; the weight itself where it is one piece."""
+        return (self,)
+
     def transpose(self, permutation: tuple[int, ...]) -> Weight:
         """Axes in a new order; the identity returns the weight itself, and a transpose of a transpose is one."""
         if permutation == tuple(range(len(self.shape))):
@@ -140,6 +144,11 @@ class Transposed(Transformed):
     def label(self) -> str:
         return f"{self.of.label}.t{''.join(map(str, self.permutation))}"
 
+    def stacked(self) -> tuple[Weight, ...]:
+        if not isinstance(self.of, Concatenated) or self.permutation[0] != self.of.axis:
+            return (self,)
+        return tuple(part.transpose(self.permutation) for part in self.of.parts)
+
     def _read(self, source: WeightSource) -> Array:
         return self.of.materialize(source).transpose(self.permutation)
 
@@ -159,6 +168,9 @@ class Casted(Transformed):
     @property
     def label(self) -> str:
         return f"{self.of.label}.{self.dtype}"
+
+    def stacked(self) -> tuple[Weight, ...]:
+        return tuple(part.cast(self.dtype) for part in self.of.stacked())
 
     def _read(self, source: WeightSource) -> Array:
         return self.of.materialize(source).astype(numpy_dtype(self.dtype))
@@ -218,6 +230,9 @@ class Concatenated(Weight):
     def parameters(self) -> Iterator[Parameter]:
         for part in self.parts:
             yield from part.parameters()
+
+    def stacked(self) -> tuple[Weight, ...]:
+        return self.parts if self.axis == 0 else (self,)
 
     def _read(self, source: WeightSource) -> Array:
         result = np.empty(self.shape, numpy_dtype(self.dtype))

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from kexport.runtime.contract.dtypes import item_size
 from kexport.runtime.contract.errors import InvalidInputError
-from kexport.runtime.contract.manifest import Adapter, AdapterPart, AdapterTensor
+from kexport.runtime.contract.manifest import Adapter, AdapterPart, AdapterTensor, Manifest
 from kexport.runtime.contract.paths import open_path
 
 Array = npt.NDArray[Any]
@@ -39,6 +39,15 @@ def changed_tensors(directory: Path, adapter: Adapter, file: str) -> Iterator[tu
     for tensor in adapter.tensors:
         if tensor.file == file:
             yield tensor, _changed(tensor, _stored(directory, tensor), factors)
+
+
+def find_adapter(manifest: Manifest, name: str | None) -> Adapter | None:
+    """The adapter called `name`; None: none. Raises InvalidInputError (KX370) for a name that the artifact does not have."""
+    known = manifest.separate_adapters()
+    if name is not None and name not in known:
+        hint = f"it has: {', '.join(known)}" if known else "adapters come in with `kexport convert --lora FILE --lora-mode separate`"
+        raise InvalidInputError("KX370", f"the artifact has no adapter `{name}`", hint=hint)
+    return None if name is None else known[name]
 
 
 def read_factors(path: Path) -> dict[str, Array]:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import numpy.typing as npt
+from kexport.runtime.adapters import find_adapter
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Manifest
@@ -40,6 +41,18 @@ class Backbone:
         where the original has no such layer."""
         self.forward.signature(names.EMBED)
         return self.forward.run(names.EMBED, {names.TOKEN_IDS: self._table(names.TOKEN_IDS, token_ids)})[names.EMBEDDINGS]
+
+    @property
+    def adapter(self) -> str | None:
+        """The name of the adapter that is set."""
+        return None if self.forward.adapter is None else self.forward.adapter.name
+
+    def set_adapter(self, name: str | None) -> None:
+        """Compute with the adapter called `name` from now on; None: as the base model. The weights it changes are loaded anew.
+
+        Raises InvalidInputError (KX370) for a name that the artifact does not have, (KX371) where the adapter's file does not fit.
+        """
+        self.forward.set_adapter(find_adapter(self.manifest, name))
 
     def generate(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Not here. Raises UnsupportedError (KX512)."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from kexport.runtime import batches as forms
 from kexport.runtime import samplers
+from kexport.runtime.adapters import find_adapter
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
 from kexport.runtime.contract.manifest import Images, Manifest
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from kexport.runtime.chat import ChatTemplate
 
 _NOT_VERIFIED = "not-verified"
+# The arguments of Keras' compile() that are about training.
+_TRAINING = frozenset(
+    {"optimizer", "loss", "loss_weights", "metrics", "weighted_metrics", "run_eagerly", "steps_per_execution", "jit_compile", "auto_scale_loss"}
+)
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,15 @@ class LanguageModel:
         self._preprocessor = preprocessor
         self.tokenizer = None if preprocessor is None else preprocessor.inner
 
-    def compile(self, sampler: Any = "top_k") -> None:
+    def compile(self, sampler: Any = "top_k", **training: Any) -> None:
         """Choose how tokens are sampled: a name, a config dict, a sampler of ours, one of KerasHub's own objects, or a `TokenSampler`.
 
-        Raises as `samplers.get` does.
+        `training`: what else Keras' `compile()` takes (optimizer, loss, ...), so that a script may keep its line; an artifact does not train, and leaves
+        it unread. Raises as `samplers.get` does, and TypeError for what Keras does not take.
         """
+        unknown = sorted(training.keys() - _TRAINING)
+        if unknown:
+            raise TypeError(f"compile() got an unexpected keyword argument '{unknown[0]}'")
         self.sampler = samplers.get(sampler)
 
     @property
@@ -91,18 +100,16 @@ class LanguageModel:
         return self._adapter
 
     def set_adapter(self, name: str | None) -> None:
-        """Generate with the adapter called `name` from now on; None: with the base model. The weights it changes are loaded anew.
+        """Generate and score with the adapter called `name` from now on; None: with the base model. The weights it changes are loaded anew.
 
         Raises InvalidInputError (KX370) for a name that the artifact does not have, (KX371) where the adapter's file does not fit.
         """
         if name == self._adapter:
             return
-        known = self.manifest.separate_adapters()
-        if name is not None and name not in known:
-            message = f"the artifact has no adapter `{name}`"
-            hint = f"it has: {', '.join(known)}" if known else "adapters come in with `kexport convert --lora FILE --lora-mode separate`"
-            raise InvalidInputError("KX370", message, hint=hint)
-        self.engine.set_adapter(None if name is None else known[name])
+        adapter = find_adapter(self.manifest, name)
+        self.engine.set_adapter(adapter)
+        if self._forward is not None:
+            self._forward.set_adapter(adapter)
         self._adapter = name
 
     def generate(
@@ -216,6 +223,16 @@ class LanguageModel:
                 hint = "shorten it" if self._is_seq2seq else "shorten it, or give a larger `max_length`"
                 raise InvalidInputError("KX523", f"the conversation has {length} tokens, and there is room for {room}", hint=hint)
 
+    def __call__(self, inputs: Mapping[str, Any]) -> Any:
+        """What calling the original decoder-only model on `token_ids` and `padding_mask` [batch, length] gives: the logits of every position.
+
+        Raises as `score` does, and InvalidInputError (KX520) for anything but a dict with `token_ids`.
+        """
+        if not isinstance(inputs, Mapping) or names.TOKEN_IDS not in inputs:
+            hint = 'for example {"token_ids": [[1, 2, 0]], "padding_mask": [[1, 1, 0]]}; texts go to generate()'
+            raise InvalidInputError("KX520", f"a model is called on a dict with `token_ids`, not {type(inputs).__name__}", hint=hint)
+        return self.score(inputs[names.TOKEN_IDS], inputs.get(names.PADDING_MASK))
+
     def score(
         self,
         token_ids: Any,
@@ -278,6 +295,7 @@ class LanguageModel:
             if self._open_forward is None:
                 raise InternalError("KX909", "this model was made without a way to open its other signatures")
             self._forward = self._open_forward()
+            self._forward.set_adapter(find_adapter(self.manifest, self._adapter))
         return self._forward
 
     def _pieces(self, tokenizer: Tokenizer, job: Job, without_prompt: bool) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +38,7 @@ def load(
     """The artifact in `directory`, ready to generate; a backbone's is called with its inputs.
 
     `preprocessor` "auto" uses the artifact's tokenizer, if it has one; None takes and gives token ids, as `preprocessor=None` does in KerasHub.
-    `threads`: CPU threads; None leaves it to the engine. `check` "fast" compares the sizes of all files and the digests of small
+    `threads`: CPU threads, at most the machine's; None leaves it to the engine. `check` "fast" compares the sizes of all files and the digests of small
     ones, "full" the digests of all, and the tokenizer's answers with those recorded at conversion. `low_memory` keeps weights mapped from their file, at some cost in speed.
     `allow_unverified`: generate without a warning even if the artifact was never compared with its original.
 
@@ -50,6 +51,7 @@ def load(
         raise UsageError("KX120", '`preprocessor` is "auto" or None', hint="an artifact brings its own tokenizer")
     if threads is not None and threads < 1:
         raise UsageError("KX120", f"cannot run on {threads} threads", hint="give at least 1, or nothing")
+    threads = None if threads is None else _at_most_the_machines(threads)
     root = Path(directory)
     manifest = read_manifest(root)
     check_files(root, manifest, check)
@@ -98,3 +100,11 @@ def _check_digest(path: Path, file: File) -> None:
     if sha256_file(path) != file.sha256:
         hint = "it was changed after the conversion; convert the model again or fetch the artifact from its source again"
         raise InvalidInputError("KX507", f"`{file.path}` is not the file that was converted: its SHA-256 differs", hint=hint)
+
+
+def _at_most_the_machines(threads: int) -> int:
+    """More threads than CPUs wait for each other, in some libraries spinning: a step takes seconds, and thousands never start."""
+    found = os.cpu_count() or threads
+    if threads > found:
+        warnings.warn(f"this machine has {found} CPUs: {found} threads, not {threads}", stacklevel=3)
+    return min(threads, found)

@@ -26,9 +26,10 @@ BUFFER = ("predict_token_ids", "padding_mask")
 
 
 class WholePrompts:
-    """See the module. `tables`: the ids whose lengths make the length of a result."""
+    """See the module. `tables`: the ids whose lengths make the length of a result. `shares_buffer`: whether prompt and new tokens stand in one table."""
 
     tables: tuple[str, ...] = ("token_ids",)
+    shares_buffer = True
 
     def length(self, asked: Any, default: int) -> int:
         """What `generate()` makes of its `max_length`. Raises InvalidInputError (KX527) for one that is none."""
@@ -83,11 +84,20 @@ class WholePrompts:
         """A prompt under KerasHub's names."""
         return {"token_ids": prompt.ids, "padding_mask": prompt.mask}
 
+    def arrays(self, rows: Sequence[Sequence[int]], length: int, pad: int = PAD) -> dict[str, Any]:
+        """Rows of at least one id under KerasHub's names; `length` is what `max_length` gave."""
+        return self.prompt_arrays(pack_rows(rows, Packer(pad=pad), length))
+
+    def starts(self, rows: Sequence[Sequence[int]]) -> list[int]:
+        """The column of a result in which each of these rows begins."""
+        return [0] * len(rows)
+
 
 class SplitPrompts(WholePrompts):
     """See the module."""
 
     tables = (PREFIX[0], BUFFER[0])
+    shares_buffer = False
 
     def length(self, asked: Any, default: int) -> int:
         if asked is None:
@@ -147,6 +157,12 @@ class SplitPrompts(WholePrompts):
         assert prompt.prefix is not None
         tables = (prompt.prefix.ids, prompt.prefix.mask, prompt.ids, prompt.mask)
         return dict(zip((*PREFIX, *BUFFER), tables, strict=True))
+
+    def arrays(self, rows: Sequence[Sequence[int]], length: int, pad: int = PAD) -> dict[str, Any]:
+        return self.prompt_arrays(split(rows, length, max(map(len, rows))))
+
+    def starts(self, rows: Sequence[Sequence[int]]) -> list[int]:
+        return first_columns(rows, max(map(len, rows)))
 
 
 FORMS: dict[str, WholePrompts] = {"whole": WholePrompts(), "split": SplitPrompts()}

@@ -55,7 +55,9 @@ class Tokenizer:
         self._stripped = frozenset(record.stripped_ids)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text, nothing added."""
+        """Ids of each text, nothing added. Raises InvalidInputError (KX528) for a text that cannot be written as UTF-8; KerasHub's tokenizers fail on it, too."""
+        for text in texts:
+            _check_unicode(text)
         return self.codec.encode(texts)
 
     def visible(self, ids: Iterable[int]) -> list[int]:
@@ -89,6 +91,14 @@ class Tokenizer:
     def texts(self, ids: Ids, mask: Mask) -> list[str]:
         """The text of each row's ids where the mask is True."""
         return [self.decode(row[visible].tolist()) for row, visible in zip(ids, mask, strict=True)]
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        hint = "it holds bytes that are not UTF-8, or half a pair of surrogates"
+        raise InvalidInputError("KX528", f"a prompt is no Unicode text: {error}", hint=hint) from error
 
 
 def pack_rows(rows: Sequence[Sequence[int]], packer: manifest.Packer, length: int) -> Prompt:

@@ -22,7 +22,8 @@ class EmitOptions:
 
     `capacity`: the longest sequence (prompt and new tokens together) the artifact serves. `stored_dtype`: how matrices are stored;
     compute is float32. `opset_only`: standard operators only. For targets of fixed shapes: `encoder_capacity`, the longest encoder prompt
-    (0: as `capacity`), and `prefill_buckets`, the prompt lengths that get a signature of their own (none: the target's choice).
+    (0: as `capacity`), and `prefill_buckets`, the lengths of prompts, and of whole rows, that get a signature of their own (none: the target's
+    choice).
     `package`: the form of the result where a target has several. `on_tensor(name, array)`: called for every tensor written to a weight
     file, in file order, while the array is alive anyway (NaN checks, digests, progress); it must not keep the array.
     `replaceable`: parameters that are replaced when an engine opens the artifact. Tensors that read one stand in a weight file, whatever

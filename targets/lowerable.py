@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from kexport.graphs.dims import Dim, Shape, product
+from kexport.graphs.dims import Dim, Shape, in_pieces, pieces, product
 from kexport.graphs.ir import Graph, Node, TensorType
 from kexport.graphs.passes import Pass, run_passes
 from kexport.runtime.contract.errors import UnsupportedError
@@ -76,4 +76,11 @@ def _bound_shape(shape: Shape, sizes: Mapping[str, int]) -> Shape:
 
 
 def _bound_dim(dim: Dim, sizes: Mapping[str, int]) -> Dim:
-    return dim if isinstance(dim, int) else product(sizes.get(part, int(part) if part.isdigit() else part) for part in dim.split("*"))
+    return dim if isinstance(dim, int) else product(_bound_part(part, sizes) for part in dim.split("*"))
+
+
+def _bound_part(part: str, sizes: Mapping[str, int]) -> Dim:
+    cut = in_pieces(part)
+    if cut is not None:
+        return pieces(sizes.get(cut[0], cut[0]), cut[1])
+    return int(part) if part.isdigit() else sizes.get(part, part)

@@ -34,7 +34,7 @@ each, and each appears whole or not at all."""
 @click.option("--package", metavar="tflite|litertlm", help="TFLite: model.tflite, or model.litertlm for LiteRT-LM.")
 @click.option("--signatures", type=NameList(), metavar="NAME,NAME", help="What to give beyond generating: hidden_states (contrastive search), score, score_layers, score_gradients, embed.")
 @click.option("--text-only", is_flag=True, help="Leave out what the model does with images.")
-@click.option("--lora", type=click.Path(path_type=Path), metavar="FILE", help="An adapter: a file of save_lora_weights().")
+@click.option("--lora", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="An adapter: a file of save_lora_weights(). Several: once for each, with --lora-mode separate.")
 @click.option("--lora-mode", metavar="merge|separate", help="Merge the adapter, or keep it apart to choose it at run time (onnx, openvino)  [default: merge].")
 @click.option("--upstream-fix", is_flag=True, help="GPT-NeoX: correct what KerasHub's generate() does wrong; proven against its uncached forward instead.")
 @click.option("--weights", hidden=True)

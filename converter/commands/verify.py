@@ -17,7 +17,7 @@ machine, without Keras, and the recorded tokens must come out. Every file is has
 @click.argument("source", required=False)
 @click.option("--replay", is_flag=True, help="Replay the recorded cases; needs no Keras.")
 @click.option("--verify", "depth", metavar="full|stream", default=None, help="How deep to compare with SOURCE [default: by available memory].")
-@click.option("--lora", type=click.Path(path_type=Path), metavar="FILE", help="The adapter that the artifact was made with.")
+@click.option("--lora", multiple=True, type=click.Path(path_type=Path), metavar="FILE", help="The adapter that the artifact was made with; of several each, in any order.")
 @click.option("--report", hidden=True)
 @click.option("--trust-source", is_flag=True, help="Run code that SOURCE brings along. Only for sources you trust.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -27,7 +27,7 @@ def command(
     source: str | None,
     replay: bool,
     depth: str | None,
-    lora: Path | None,
+    lora: tuple[Path, ...],
     report: str | None,
     trust_source: bool,
     quiet: bool,

@@ -37,12 +37,6 @@ class LoraFile:
     shapes: Mapping[int, tuple[tuple[int, ...], tuple[int, ...]]]
     digest: str
 
-    @property
-    def name(self) -> str:
-        """The file's name without its ending, in characters that any file system takes."""
-        stem = next((self.path.name.removesuffix(end) for end in _SUFFIXES if self.path.name.endswith(end)), self.path.name)
-        return _NOT_IN_A_NAME.sub("_", stem).strip(".")[:_LONGEST_NAME] or "adapter"
-
     def update(self, index: int, scale: float) -> LowRank:
         """What the file adds to the kernel of layer `index`; its factors are read when asked for."""
         return LowRank(lambda: self.factor(index, A), lambda: self.factor(index, B), scale)
@@ -53,6 +47,13 @@ class LoraFile:
 
         with h5py.File(self.path, "r") as opened:
             return np.asarray(opened[f"lora/{index}/vars/{name}"], np.float32)
+
+
+def adapter_name(path: str | Path) -> str:
+    """What the adapter in a file is called: the file's name without its ending, in characters that any file system takes."""
+    name = Path(path).name
+    stem = next((name.removesuffix(end) for end in _SUFFIXES if name.endswith(end)), name)
+    return _NOT_IN_A_NAME.sub("_", stem).strip(".")[:_LONGEST_NAME] or "adapter"
 
 
 def read_lora_file(path: str | Path) -> LoraFile:

@@ -1,4 +1,4 @@
-"""An adapter in the manifest's words; one that is kept apart also as a file, in terms of the artifact's own tensors.
+"""Adapters in the manifest's words; one that is kept apart also as a file, in terms of the artifact's own tensors.
 
 An adapter's file holds the factors as KerasHub saved them, a [..., rank] and b [rank, out] of each parameter. Where their product goes is
 said in the manifest: a tensor of the artifact may be several parameters side by side, turned or padded.
@@ -6,6 +6,7 @@ said in the manifest: a tensor of the artifact may be several parameters side by
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,32 +22,34 @@ if TYPE_CHECKING:
 FOLDER = "adapters"
 
 
-def adapter_records(adapter: Adapter | None, emitted: Emitted, directory: Path) -> tuple[records.Adapter, ...]:
-    """What the manifest says of the adapter of a conversion. One that is not merged is written into `directory`."""
-    if adapter is None:
-        return ()
+def adapter_records(adapters: Iterable[Adapter], emitted: Emitted, directory: Path) -> tuple[records.Adapter, ...]:
+    """What the manifest says of the adapters of a conversion. Those that are not merged are written into `directory`."""
+    return tuple(_record(adapter, emitted, directory) for adapter in adapters)
+
+
+def _record(adapter: Adapter, emitted: Emitted, directory: Path) -> records.Adapter:
     path = "" if adapter.merged else _write_factors(adapter, directory)
     file = adapter.file
     scale = next(iter(adapter.updates.values())).scale
     record = records.Adapter(
-        name=file.name,
+        name=adapter.name,
         source=file.path.name,
         digest=file.digest,
         rank=file.rank,
         alpha=scale * file.rank,
         mode="merge" if adapter.merged else "separate",
         file=path,
-        tensors=() if adapter.merged else tuple(_tensor(stored, adapter) for stored in emitted.replaceable),
+        tensors=() if adapter.merged else tuple(_tensors(emitted.replaceable, adapter)),
     )
     if not adapter.merged:
         _check_all_are_placed(adapter, record)
-    return (record,)
+    return record
 
 
 def _write_factors(adapter: Adapter, directory: Path) -> str:
     from safetensors.numpy import save_file
 
-    path = f"{FOLDER}/{adapter.file.name}.safetensors"
+    path = f"{FOLDER}/{adapter.name}.safetensors"
     (directory / FOLDER).mkdir(exist_ok=True)
     factors: dict[str, Array] = {}
     for name, update in adapter.updates.items():
@@ -55,16 +58,15 @@ def _write_factors(adapter: Adapter, directory: Path) -> str:
     return path
 
 
-def _tensor(stored: StoredTensor, adapter: Adapter) -> records.AdapterTensor:
-    weight = stored.weight
-    parts = [
-        _part(parameter.name, adapter.updates[parameter.name], steps)
-        for parameter, steps in placements(weight)
-        if parameter.name in adapter.updates
-    ]
-    return records.AdapterTensor(
-        file=stored.file, name=stored.name, dtype=weight.dtype, shape=weight.shape, data=stored.data, offset=stored.offset, parts=tuple(parts)
-    )
+def _tensors(stored: Iterable[StoredTensor], adapter: Adapter) -> Iterator[records.AdapterTensor]:
+    """Those of the tensors that this adapter changes."""
+    for tensor in stored:
+        weight = tensor.weight
+        parts = [_part(parameter.name, adapter.updates[parameter.name], steps) for parameter, steps in placements(weight) if parameter.name in adapter.updates]
+        if parts:
+            yield records.AdapterTensor(
+                file=tensor.file, name=tensor.name, dtype=weight.dtype, shape=weight.shape, data=tensor.data, offset=tensor.offset, parts=tuple(parts)
+            )
 
 
 def _part(name: str, update: LowRank, steps: tuple[records.AdapterStep, ...]) -> records.AdapterPart:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from kexport.runtime.prompt_forms import FORMS, first_columns, split
+from kexport.runtime.prompt_forms import FORMS
 from numpy.typing import NDArray
 
 SEED = 20260101
@@ -78,23 +78,17 @@ def padded(rows: tuple[tuple[int, ...], ...], length: int, pad: int) -> tuple[ND
 
 def generate_inputs(case: Case, pad: int, form: str) -> dict[str, NDArray[Any]]:
     """What `generate()` takes for a case, with prompts in the form of that name (runtime/prompt_forms.py)."""
-    if form == "split":
-        prompt = split(case.prompts, case.max_length - min(map(len, case.prompts)), max(map(len, case.prompts)))
-        return FORMS[form].prompt_arrays(prompt)
-    ids, mask = case.decoder_rows(pad)
+    arrays = FORMS[form].arrays(case.prompts, FORMS[form].length_for(case.start, case.max_length - case.start), pad)
     if not case.encoder:
-        return {"token_ids": ids, "padding_mask": mask}
+        return arrays
     encoder_ids, encoder_mask = case.encoder_rows(pad)
-    return {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, "decoder_token_ids": ids, "decoder_padding_mask": mask}
+    return {"encoder_token_ids": encoder_ids, "encoder_padding_mask": encoder_mask, **{f"decoder_{name}": array for name, array in arrays.items()}}
 
 
 def generated_rows(case: Case, result: Mapping[str, Any], form: str) -> NDArray[np.int32]:
     """The rows [rows, max_length] of what `generate()` gave; of split prompts each without the padding in front, cut to one length."""
     ids = np.asarray(result["decoder_token_ids" if case.encoder else "token_ids"], np.int32)
-    if form != "split":
-        return ids
-    starts = first_columns(case.prompts, max(map(len, case.prompts)))
-    return np.stack([row[start : start + case.max_length] for row, start in zip(ids, starts, strict=True)])
+    return np.stack([row[start : start + case.max_length] for row, start in zip(ids, FORMS[form].starts(case.prompts), strict=True)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from kexport.converter.parity.gate import Expected
 from kexport.converter.parity.oracle import Oracle
-from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UnsupportedError
 from numpy.typing import NDArray
 
@@ -21,7 +20,7 @@ def contradictions(oracle: Oracle, answers: list[Expected]) -> list[str]:
         return []
     assert answer.tokens is not None and answer.logits is not None
     try:
-        plain = oracle.forward(names.SCORE, {names.TOKEN_IDS: answer.tokens, names.PADDING_MASK: np.ones(answer.tokens.shape, bool)})[names.LOGITS]
+        plain = oracle.called(answer.tokens)
     except UnsupportedError:
         return []
     pairs = [_of_row(answer.logits[row], plain[row], len(prompt)) for row, prompt in enumerate(answer.case.prompts)]

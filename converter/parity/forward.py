@@ -33,11 +33,12 @@ HINT = "nothing was written; --keep-failed keeps the artifact as OUT.failed for 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the original gave for the rows `feeds` of one signature."""
+    """What the original gave for the rows `feeds` of one signature. `length`: the fixed length that the artifact is to run them at; 0 is its own choice."""
 
     signature: str
     feeds: Arrays
     outputs: Arrays
+    length: int = 0
 
 
 def ask_forward(oracle: Oracle, manifest: Manifest, sizes: Sizes, reporter: Reporter) -> list[Answer]:
@@ -86,17 +87,17 @@ def _feeds(
     return feeds
 
 
-def run_forward(directory: Path, answers: list[Answer], *, low_memory: bool, reporter: Reporter) -> list[Arrays]:
-    """The artifact's outputs for the rows of each answer, from a fresh process without Keras.
+def run_forward(directory: Path, answers: list[Answer], *, low_memory: bool, reporter: Reporter, adapter: str = "") -> list[Arrays]:
+    """The artifact's outputs for the rows of each answer, from a fresh process without Keras, with one of its adapters set if that is named.
 
     Raises:
         ParityError: the artifact cannot be run; the process's last words are the detail.
     """
     with tempfile.TemporaryDirectory(prefix="kexport-parity-") as temporary, reporter.stage("run the artifact on whole rows"):
         feeds, results = Path(temporary) / "feeds.npz", Path(temporary) / "results.npz"
-        flat = {f"{index}:{answer.signature}:{name}": array for index, answer in enumerate(answers) for name, array in answer.feeds.items()}
+        flat = {f"{index}:{answer.signature}@{answer.length}:{name}": array for index, answer in enumerate(answers) for name, array in answer.feeds.items()}
         np.savez(feeds, **flat)  # type: ignore[arg-type]  # numpy's stub wants arrays, and has them
-        command = [sys.executable, "-m", "kexport.converter.parity.replay_forward", str(directory), str(feeds), str(results), str(int(low_memory))]
+        command = [sys.executable, "-m", "kexport.converter.parity.replay_forward", str(directory), str(feeds), str(results), str(int(low_memory)), adapter]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
         if finished.returncode:
             last = finished.stderr.strip().splitlines()[-1:] or [f"exit code {finished.returncode}"]

@@ -108,6 +108,14 @@ class Oracle(ABC):
                 outputs = {names.LOGITS: self.task.score(tensors[names.TOKEN_IDS], padding_mask=tensors[names.PADDING_MASK])}
             return {name: np.asarray(tensor, np.float32) for name, tensor in outputs.items()}
 
+    def called(self, rows: Tokens) -> Logits:
+        """float32 [rows, length, vocabulary]: what the original gives when it is called on whole rows, as a function."""
+        import tensorflow as tf
+        from kexport.graphs.capture.forward import call
+
+        with tf.device("CPU"):
+            return np.asarray(call(self.task, {names.TOKEN_IDS: tf.constant(rows), names.PADDING_MASK: tf.ones(rows.shape, tf.bool)}), np.float32)
+
     def _cached_forward(self, case: Case, rows: Tokens) -> Any:
         """Logits and hidden states, and what else the family gives."""
         import tensorflow as tf
@@ -280,6 +288,11 @@ class StreamedOracle(Oracle):
         """See Oracle."""
         with self._streaming():
             return super().forward(signature, feeds)
+
+    def called(self, rows: Tokens) -> Logits:
+        """See Oracle."""
+        with self._streaming():
+            return super().called(rows)
 
     def _streaming(self) -> contextlib.AbstractContextManager[None]:
         from kexport.graphs.capture.abstract import streaming

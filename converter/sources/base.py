@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
+from kexport.converter.backbone_refusals import BACKBONE_REFUSALS
 from kexport.converter.keras_env import import_keras_hub
 from kexport.converter.other_tasks import OtherTask, other_task
 from kexport.converter.refusals import REFUSALS
@@ -128,6 +129,9 @@ def open_source(source: Any, *, task: str | None = None, trust_source: bool = Fa
     )
 
 
+_GENERATIVE = {"causal-lm", "seq2seq-lm"}
+
+
 def task_of_class(class_name: str) -> manifest.Task | None:
     """`MistralCausalLM` -> `causal-lm`, and so on; None for another kind of class."""
     return next((task for suffix, task in _TASK_SUFFIXES.items() if class_name.endswith(suffix)), None)
@@ -139,10 +143,15 @@ def choose_task(
     """The task asked for, else the source's own. `other`: what it is otherwise (default: what the class's name tells).
 
     Raises:
-        UnsupportedError: KX417, the source is no generative model, or one that is refused by name, and its backbone was not asked for.
+        UnsupportedError: KX417, the source is no generative model, or one that is refused by name, and its backbone was not asked for, or is refused, too.
+        UsageError: KX101, it generates, but is not of the kind that was asked for.
     """
     chosen = options.task or own
-    refused = REFUSALS.get(class_name)
+    if {chosen, own} == _GENERATIVE:
+        raise UsageError("KX101", f"{handle} is a `{class_name}`, which is a {own}, not a {chosen}", hint="leave --task out")
+    refused, no_backbone = REFUSALS.get(class_name), BACKBONE_REFUSALS.get(class_name)
+    if chosen == "backbone" and no_backbone is not None:
+        raise UnsupportedError("KX417", f"{handle} is a `{class_name}`, which {no_backbone.what}", hint=no_backbone.hint)
     if chosen is None or (chosen != "backbone" and (own is None or refused is not None)):
         other = other or refused or other_task(class_name)
         raise UnsupportedError("KX417", f"{handle} is a `{class_name}`, which {other.what}", hint=other.hint)

@@ -15,6 +15,7 @@ from kexport.converter.sources.preset import CONFIG, open_preset
 from kexport.converter.sources.stores import HuggingFaceStore, KaggleStore, LocalStore, Store
 from kexport.converter.sources.transformers import open_transformers
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError
+from kexport.runtime.contract.manifest import FILE_NAME
 
 _STORES: dict[str, Callable[[str], Store]] = {"hf": HuggingFaceStore, "kaggle": KaggleStore}
 _FORMATS: dict[str, Callable[[Store, str, dict[str, Any], Options], Source]] = {
@@ -30,6 +31,9 @@ def open_directory(source: Any, options: Options) -> Source | None:
     """A local directory with a config.json."""
     if not isinstance(source, (str, os.PathLike)) or not os.fspath(source) or not Path(source).is_dir():
         return None
+    if (Path(source) / FILE_NAME).is_file():
+        hint = "convert the model that it was made from; `kexport inspect` names it"
+        raise InvalidInputError("KX403", f"{source} is an artifact that kexport wrote, not a model to convert", hint=hint)
     return open_store(LocalStore(Path(source), options.trust_source), str(source), options)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from typing import Any, ClassVar
 
+from kexport.converter.backbone_refusals import BACKBONE_REFUSALS
 from kexport.converter.checks import check_generative, check_tokenizer_fits, highest_token_id
 from kexport.converter.refusals import REFUSALS
 from kexport.converter.sources.base import Options, Source, backbone_of, choose_task, opens, task_of_class
@@ -55,7 +56,7 @@ def open_live(source: Any, options: Options) -> LiveSource | None:
 
 def _refused_ancestor(source: Any) -> str | None:
     """The class that is refused by name and that the object's class is, or inherits from."""
-    return next((ancestor.__name__ for ancestor in type(source).__mro__ if ancestor.__name__ in REFUSALS), None)
+    return next((ancestor.__name__ for ancestor in type(source).__mro__ if ancestor.__name__ in REFUSALS | BACKBONE_REFUSALS), None)
 
 
 def _task_of_object(source: Any) -> manifest.Task | None:

@@ -144,6 +144,9 @@ class KaggleStore(Store):
         try:
             return Path(hub.model_download(self._model, name))
         except hub.exceptions.KaggleApiHTTPError as error:
+            if _asks_for_the_model(error):
+                hint = "check the spelling; a private model needs KAGGLE_USERNAME and KAGGLE_KEY"
+                raise InvalidInputError("KX408", f"there is no model {self._handle}", hint=hint, detail=str(error)) from error
             if "404 Client Error" in str(error):
                 return None
             if "403 Client Error" in str(error) or "401 Client Error" in str(error):
@@ -162,6 +165,11 @@ class KaggleStore(Store):
             if "is not present in the model files" in str(error):
                 return None
             raise InvalidInputError("KX407", f"{self._handle}: {error}", hint="copy the handle from the model's page") from error
+
+
+def _asks_for_the_model(error: Any) -> bool:
+    """Whether what was not found is the model itself: of a handle without a version the newest one is asked for before any file."""
+    return "404 Client Error" in str(error) and "GetModelInstance" in str(getattr(error.response, "url", ""))
 
 
 def check_reachable(endpoint: str, handle: str) -> None:

@@ -35,6 +35,7 @@ from kexport.runtime.contract.errors import InternalError, UnsupportedError
 
 SEQUENCE_OUTPUT = "sequence_output"
 MASK_SUFFIX = "padding_mask"
+LAYERS = ("transformer_layers", "rwkv_layers")  # where KerasHub's backbones keep them
 ENCODER_PREFIX = "encoder_"
 TABLE_RANK = 2
 _OF_TASKS = (names.SCORE, names.SCORE_LAYERS, names.SCORE_GRADIENTS)  # the others are of backbones, too
@@ -54,10 +55,6 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     """
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
-    reason = semantics_of(model).no_forward if name != names.EMBED else None
-    if reason is not None:
-        hint = "convert the whole task, without --task backbone" if name == names.BACKBONE else f"convert without {name}"
-        raise UnsupportedError("KX381", f"the uncached forward of {type(model).__name__} is no reference: {reason}", hint=hint)
     inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
     if name in _OF_TASKS:
         inputs.pop(names.POSITION_TABLE, None)
@@ -115,7 +112,17 @@ def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: f
 
 
 def _score(task: Any) -> Body:
-    return lambda tensors: {names.LOGITS: task(whole_rows(task, tensors))}
+    return lambda tensors: {names.LOGITS: _logits(task, tensors)}
+
+
+def _logits(task: Any, tensors: Tensors) -> tf.Tensor:
+    declared = semantics_of(task).logits
+    return call(task, tensors) if declared is None else declared(task, whole_rows(task, tensors))
+
+
+def call(task: Any, tensors: Tensors) -> tf.Tensor:
+    """What the task called as a function gives for rows of ids and their mask."""
+    return task(whole_rows(task, tensors))
 
 
 def whole_rows(task: Any, tensors: Tensors) -> Tensors:
@@ -158,7 +165,7 @@ def _intercepted(task: Any, tensors: Tensors, see: Callable[[tf.Tensor], Any] = 
         return states, task.score(**rows, layer_intercept_fn=keep)
     embedding, layers = _layers_of(task)
     with _outputs_of([embedding, *layers], see) as outputs:
-        logits = task(whole_rows(task, tensors))
+        logits = _logits(task, tensors)
     return [outputs[id(layer)] for layer in (embedding, *layers)], logits
 
 
@@ -169,7 +176,8 @@ def _layers_of(task: Any) -> tuple[Any, Sequence[Any]]:
         UnsupportedError: KX381, its backbone does not tell its layers.
     """
     backbone = task.backbone
-    embedding, layers = getattr(backbone, "token_embedding", None), getattr(backbone, "transformer_layers", None)
+    embedding = getattr(backbone, "token_embedding", None)
+    layers = next(filter(None, (getattr(backbone, name, None) for name in LAYERS)), None)
     if embedding is None or not layers:
         raise UnsupportedError("KX381", f"{type(backbone).__name__} does not tell its layers, so that none can be looked into", hint="convert without score_layers")
     return embedding, layers
@@ -209,8 +217,9 @@ def _embed(model: Any) -> Body:
 
 
 def token_embedding(model: Any) -> Any:
-    """The layer that turns token ids into vectors, None where the model does not tell."""
-    return getattr(getattr(model, "backbone", model), "token_embedding", None)
+    """What turns token ids into vectors, None where the model does not tell. (A backbone of several towers may keep it in its text model.)"""
+    backbone = getattr(model, "backbone", model)
+    return getattr(backbone, "token_embedding", None) or getattr(getattr(backbone, "language_model", None), "token_embedding", None)
 
 
 _BODIES: dict[str, Callable[[Any], Body]] = {

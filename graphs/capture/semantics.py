@@ -23,15 +23,15 @@ class Semantics:
     KerasHub's literal schedule: all rows from the shortest prompt on, the last prompt token twice. `prefill`: `prompt` where a prefill of the prompt
     alone gives what KerasHub's prefill of the whole padded buffer gives; `buffer` where it does not (a graph that takes `extent` may still be given
     the prompt alone: it is told what KerasHub's calls were). `prompt`: `whole` where prompt and new tokens share one buffer; `split` where all but
-    the prompt's last token are an input of their own, and the buffer begins with the last one. `no_forward`: why the task's uncached forward does not
-    give what its model gives, or cannot be had, where that is so. `fix`: what `--upstream-fix` corrects, where there is something; the corrected form
+    the prompt's last token are an input of their own, and the buffer begins with the last one. `logits`: of the task and whole rows by input, what
+    scores them, where the task called as a function does not. `fix`: what `--upstream-fix` corrects, where there is something; the corrected form
     equals the task's uncached forward, which is right.
     """
 
     schedule: Literal["rows", "lock_step"] = "rows"
     prefill: Literal["prompt", "buffer"] = "prompt"
     prompt: Literal["whole", "split"] = "whole"
-    no_forward: str | None = None
+    logits: Callable[[Any, dict[str, Any]], Any] | None = None
     fix: str | None = None
 
 

@@ -8,6 +8,8 @@ With the state S[b,h] of shape [key_dim, value_dim], for the tokens t of a call 
 Gated DeltaNet: erase = -beta exp(g) key, write = key, value = beta value. RWKV-7: erase = -kk, write = kk a (its own state is the transpose).
 
 `chunk` is how many tokens of one call its parallel form takes at most; calls of more tokens are split by whoever makes them.
+
+delta_rule_rows is the same over whole rows, from a state of zeros that nobody asks for afterwards: rows of at most `longest` tokens, of which `chunk` at once.
 """
 
 from __future__ import annotations
@@ -22,25 +24,34 @@ if TYPE_CHECKING:
 
 INPUTS = ("query", "key", "value", "log_decay", "erase", "write", "state")
 QUERY, KEY, VALUE, LOG_DECAY, ERASE, WRITE, STATE = range(len(INPUTS))
-RANK = 4
+LONGEST = 1 << 16  # tokens of a row, until it is known how many an artifact takes
 
 
 def _infer(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
+    (output,) = _infer_rows(graph, node, types[:STATE])
+    query, state = types[QUERY], types[STATE]
+    assert query and state
+    batch, _, heads, key_dim = query.shape
+    if state.shape != (batch, heads, key_dim, output.shape[3]):
+        raise refuse(node, f"{state} is no state for {query} and {output}")
+    return (output, state)
+
+
+def _infer_rows(graph: Graph, node: Node, types: Types) -> tuple[TensorType, ...]:
     from kexport.graphs.ir import TensorType
 
-    query, key, value, decay, erase, write, state = types
-    assert query and key and value and decay and erase and write and state
+    query, key, value, decay, erase, write = types
+    assert query and key and value and decay and erase and write
     batch, sequence, heads, key_dim = query.shape
     fits = (
         key.shape == erase.shape == write.shape == query.shape
         and value.shape[:3] == query.shape[:3]
         and decay.shape[:3] == query.shape[:3]
         and decay.shape[3] in (1, key_dim)
-        and state.shape == (batch, heads, key_dim, value.shape[3])
     )
     if not fits:
         raise refuse(node, f"its inputs do not fit: {', '.join(str(type_) for type_ in types)}")
-    return (TensorType(value.dtype, (batch, sequence, heads, value.shape[3])), state)
+    return (TensorType(value.dtype, (batch, sequence, heads, value.shape[3])),)
 
 
 def _evaluate(evaluation: Evaluation, node: Node, arrays: Arrays) -> tuple[Any, ...]:
@@ -57,6 +68,12 @@ def _evaluate(evaluation: Evaluation, node: Node, arrays: Arrays) -> tuple[Any, 
     return output, state
 
 
+def _evaluate_rows(evaluation: Evaluation, node: Node, arrays: Arrays) -> tuple[Any, ...]:
+    batch, _, heads, key_dim = arrays[QUERY].shape
+    state = np.zeros((batch, heads, key_dim, arrays[VALUE].shape[3]), arrays[VALUE].dtype)
+    return _evaluate(evaluation, node, [*arrays, state])[:1]
+
+
 define(
     "delta_rule",
     "a decayed matrix state per head that each token corrects, read by queries; gives [batch, sequence, heads, value_dim] and the state",
@@ -64,5 +81,14 @@ define(
     attrs={"chunk": REQUIRED},
     infer=_infer,
     evaluate=_evaluate,
+    intrinsic=True,
+)
+define(
+    "delta_rule_rows",
+    "delta_rule over whole rows of up to `longest` tokens, from a state of zeros; gives [batch, sequence, heads, value_dim]",
+    inputs=INPUTS[:STATE],
+    attrs={"chunk": REQUIRED, "longest": LONGEST},
+    infer=_infer_rows,
+    evaluate=_evaluate_rows,
     intrinsic=True,
 )

@@ -1,11 +1,13 @@
 """Graph rewrites, one a file. `clean` and the `optimise...` are the orders the converter runs them in."""
 
 from kexport.graphs.passes.base import Pass, Result, refresh_types, run_passes
+from kexport.graphs.passes.bound_rows import BoundRows
 from kexport.graphs.passes.classify_masks import ClassifyMasks
 from kexport.graphs.passes.dead_code import RemoveDeadCode
 from kexport.graphs.passes.decide_conditions import DecideConditions
 from kexport.graphs.passes.drop_repeated_heads import DropRepeatedHeads
 from kexport.graphs.passes.drop_shared_permutation import DropSharedPermutation
+from kexport.graphs.passes.end_rows import EndRows
 from kexport.graphs.passes.fold_constants import FoldConstants
 from kexport.graphs.passes.last_position import LastPositionLogits
 from kexport.graphs.passes.masks_from_bias import MasksFromBias
@@ -65,7 +67,8 @@ def optimise_forward() -> list[Pass]:
 
 
 __all__ = [
-    "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "FoldConstants", "LastPositionLogits", "MasksFromBias",
+    "BoundRows", "ClassifyMasks", "DecideConditions", "DropRepeatedHeads", "DropSharedPermutation", "EndRows", "FoldConstants", "LastPositionLogits",
+    "MasksFromBias",
     "MasksFromPositions", "MergeEqualNodes", "PackProducts", "PackQueryKeyValue", "Pass", "RecogniseExperts", "RecogniseLinear", "RemoveDeadCode", "Result",
     "SimplifyLayout", "TablesFromPositions", "ZeroRowsWithoutKeys", "clean", "optimise", "optimise_encoder", "optimise_forward", "refresh_types", "run_passes",
 ]  # fmt: skip

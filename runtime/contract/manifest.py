@@ -57,7 +57,9 @@ class TensorSpec(Record, frozen=True, kw_only=True):
 class Signature(Record, frozen=True, kw_only=True):
     """One callable of the artifact and how an engine must call it.
 
-    `sequence_lengths`: the fixed lengths (buckets) it takes; empty means any length.
+    `data`: the file of its weights where `file` does not name it itself (OpenVINO); empty: the one that the library looks for beside `file`.
+    `sequence_lengths`: the fixed lengths (buckets) it takes; empty means any length. A signature over whole rows has the names `batch` and `sequence` in
+    its shapes all the same; the file has one of one row, `<name>_<length>`, for each length.
     `returns_logits`: `last` = [batch, 1, vocabulary] of each row's last real token; `all` = every position; `none`.
     `max_batch_with_past`: how many rows may take several new tokens over a non-empty cache in one call; None = any number.
     `weight_bytes`: bytes of weights that every call reads: all but the tables that only rows are taken from, and of experts that are read
@@ -67,6 +69,7 @@ class Signature(Record, frozen=True, kw_only=True):
 
     name: str
     file: str
+    data: str = ""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sequence_lengths: tuple[int, ...] = ()

@@ -157,7 +157,7 @@ def _check_consistency(manifest: Manifest) -> None:
 
 
 def _named_files(manifest: Manifest) -> list[tuple[str, str]]:
-    named = [(f"signature `{signature.name}`", signature.file) for signature in manifest.signatures]
+    named = [(f"signature `{signature.name}`", file) for signature in manifest.signatures for file in (signature.file, signature.data) if file]
     if manifest.tokenizer is not None:
         named.append(("`tokenizer`", manifest.tokenizer.file))
         if manifest.tokenizer.fixture:

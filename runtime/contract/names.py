@@ -30,7 +30,8 @@ INPUT_POS = "input_pos"
 LENGTHS = "lengths"
 ENCODER_MASK = "encoder_mask"
 
-# Signatures over whole rows, without caches. Their tensors keep KerasHub's names on every target: ids int32, masks bool.
+# Signatures over whole rows, without caches. Their tensors keep KerasHub's names on every target: ids int32, masks bool. Where lengths are fixed, a
+# signature is one record with its lengths, and in the file one signature for each of them (`of_length`).
 SCORE = "score"  # token_ids, padding_mask -> logits
 SCORE_LAYERS = "score_layers"  # the same -> logits and hidden_states
 SCORE_GRADIENTS = "score_gradients"  # with target_ids -> loss and its gradient with respect to the embeddings
@@ -51,3 +52,8 @@ PIXEL_VALUES = "pixel_values"
 IMAGE_EMBEDDINGS = "image_embeddings"  # of `vision` [images, tokens, hidden]; of `prefill_images` [batch, sequence, hidden]
 VISION_MASK = "vision_mask"  # the tokens that are an image's
 KEYS, VALUES = "keys", "values"
+
+
+def of_length(signature: str, length: int) -> str:
+    """What a file calls the form of a signature over whole rows that takes rows of this length."""
+    return f"{signature}_{length}"

@@ -339,8 +339,9 @@ class OnnxEngine(Engine):
     def set_adapter(self, adapter: Adapter | None) -> None:
         if self._session is None:
             raise InvalidInputError("KX550", "the engine is closed", hint="load the artifact again")
-        files = {tensor.file for chosen in (self._adapter, adapter) if chosen is not None for tensor in chosen.tensors}
-        replaced = {file: _replaced_initializers(self._directory, adapter, file) for file in files}
+        own = {self._step_file, *([self._encode_signature.file] if self._encode_signature else [])}
+        files = own & {tensor.file for chosen in (self._adapter, adapter) if chosen is not None for tensor in chosen.tensors}
+        replaced = {file: replaced_initializers(self._directory, adapter, file) for file in files}
         if self._encode_signature is not None and self._encode_signature.file in files:
             self._encoder = None  # the old weights go before the new ones come
             file = self._encode_signature.file
@@ -439,7 +440,7 @@ def open_onnx(directory: Path, manifest: Manifest, options: EngineOptions) -> En
     return OnnxEngine(directory, manifest, options)
 
 
-def _replaced_initializers(directory: Path, adapter: Adapter | None, file: str) -> dict[str, ort.OrtValue]:
+def replaced_initializers(directory: Path, adapter: Adapter | None, file: str) -> dict[str, ort.OrtValue]:
     """What takes the place of the file's own initializers, by name."""
     if adapter is None:
         return {}

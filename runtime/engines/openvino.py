@@ -317,7 +317,7 @@ class OpenVinoEngine(Engine):
     def set_adapter(self, adapter: Adapter | None) -> None:
         self._open_model()
         files = {tensor.file for chosen in (self._adapter, adapter) if chosen is not None for tensor in chosen.tensors}
-        changed = {} if adapter is None else {file: _with_adapter(self._core, self._directory / file, adapter) for file in files}
+        changed = {} if adapter is None else {file: with_adapter(self._core, self._directory / file, adapter) for file in files & {self._step_file, self._encoder_file}}
         if self._encoder_file in files:
             self._encoder = None  # the old weights go before the new ones come
             self._encoder = compile_model(self._core, self._directory / self._encoder_file, self._options, changed.get(self._encoder_file))
@@ -394,14 +394,20 @@ def open_openvino(directory: Path, manifest: Manifest, options: EngineOptions) -
     return OpenVinoEngine(directory, manifest, options)
 
 
-def compile_model(core: ov.Core, path: Path, options: EngineOptions, changed: ov.Model | None = None) -> ov.CompiledModel:
-    """The model of a file, for any signature of the artifact, or what was made of it."""
+def compile_model(core: ov.Core, path: Path, options: EngineOptions, changed: ov.Model | None = None, *, data: Path | None = None) -> ov.CompiledModel:
+    """The model of a file, for any signature of the artifact, or what was made of it. `data`: its weights where they stand in another model's file."""
     settings: dict[str, Any] = {**_EXACT, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     settings["ENABLE_CPU_PINNING"] = False  # measured: no difference on idle cores; on busy ones a thread that may not move costs a quarter more
     if options.threads is not None:
         settings["INFERENCE_NUM_THREADS"] = options.threads
     with _explained(path):
-        return core.compile_model(str(path) if changed is None else changed, _DEVICE, settings)
+        if changed is not None or data is not None:
+            return core.compile_model(changed or _read_model(core, path, data), _DEVICE, settings)
+        return core.compile_model(str(path), _DEVICE, settings)
+
+
+def _read_model(core: ov.Core, path: Path, data: Path | None) -> ov.Model:
+    return core.read_model(str(path), "" if data is None else str(data))
 
 
 @contextlib.contextmanager
@@ -414,10 +420,10 @@ def _explained(path: Path) -> Iterator[None]:
         raise InvalidInputError("KX557", f"openvino cannot open `{path.name}`: {_last_line(error)}", hint=hint, detail=str(error)) from error
 
 
-def _with_adapter(core: ov.Core, path: Path, adapter: Adapter) -> ov.Model:
-    """The model of a file with the constants that the adapter changes replaced. Raises InvalidInputError (KX371) where one is not there."""
+def with_adapter(core: ov.Core, path: Path, adapter: Adapter, *, data: Path | None = None) -> ov.Model:
+    """The model of a file (and of `data`, see `compile_model`) with the constants that the adapter changes replaced. Raises InvalidInputError (KX371) where one is not there."""
     with _explained(path):
-        model = core.read_model(str(path))
+        model = _read_model(core, path, data)
     constants = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
     for tensor, array in changed_tensors(path.parent, adapter, path.name):
         old = constants.get(tensor.name)

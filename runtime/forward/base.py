@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from kexport.runtime.adapters import changed_tensors
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InternalError, InvalidInputError, UnsupportedError
-from kexport.runtime.contract.manifest import Manifest, Signature
+from kexport.runtime.contract.manifest import Adapter, Manifest, Signature
 from kexport.runtime.engines.base import EngineOptions
 
 Array = npt.NDArray[Any]
@@ -23,6 +24,7 @@ class Forward(ABC):
 
     def __init__(self, directory: Path, manifest: Manifest, options: EngineOptions) -> None:
         self.directory, self.manifest, self.options = directory, manifest, options
+        self.adapter: Adapter | None = None
         self._is_open = True
 
     def signature(self, name: str) -> Signature:
@@ -45,6 +47,25 @@ class Forward(ABC):
         if missing:
             raise InternalError("KX909", f"signature `{name}` wants `{missing[0]}`")
         return self.call(signature, {spec.name: np.ascontiguousarray(feeds[spec.name], numpy_dtype(spec.dtype)) for spec in signature.inputs})
+
+    def set_adapter(self, adapter: Adapter | None) -> None:
+        """Compute with the adapter added to the weights, None: without one. Files that it changes are opened anew at their next call.
+
+        Raises UnsupportedError (KX372) on a runner that cannot, InvalidInputError (KX371) where adapter and weights do not fit each other.
+        """
+        if adapter is self.adapter:
+            return
+        files = {tensor.file for chosen in (self.adapter, adapter) if chosen is not None for tensor in chosen.tensors}
+        if adapter is not None:
+            for file in files:
+                for _ in changed_tensors(self.directory, adapter, file):  # a misfit is told before anything is given up
+                    pass
+        self.drop(files)
+        self.adapter = adapter
+
+    def drop(self, files: Container[str]) -> None:
+        """Forget what was opened of these model files."""
+        raise UnsupportedError("KX372", "this artifact's engine takes no adapters at run time", hint="convert with the adapter merged")
 
     @abstractmethod
     def call(self, signature: Signature, feeds: dict[str, Array]) -> dict[str, Array]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from pathlib import Path
 
 import onnxruntime as ort
 from kexport.runtime.contract.errors import InternalError
 from kexport.runtime.contract.manifest import Manifest, Signature
 from kexport.runtime.engines.base import EngineOptions
-from kexport.runtime.engines.onnx import open_session
+from kexport.runtime.engines.onnx import open_session, replaced_initializers
 from kexport.runtime.forward.base import Array, Forward, first_line, register_forward
 
 
@@ -18,10 +19,12 @@ class OnnxForward(Forward):
     def __init__(self, directory: Path, manifest: Manifest, options: EngineOptions) -> None:
         super().__init__(directory, manifest, options)
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self._replaced: dict[str, dict[str, ort.OrtValue]] = {}  # onnxruntime does not keep their memory alive
 
     def call(self, signature: Signature, feeds: dict[str, Array]) -> dict[str, Array]:
         if signature.name not in self._sessions:
-            self._sessions[signature.name] = open_session(self.directory / signature.file, self.options)
+            replaced = self._replaced[signature.name] = replaced_initializers(self.directory, self.adapter, signature.file)
+            self._sessions[signature.name] = open_session(self.directory / signature.file, self.options, replaced)
         names = [spec.name for spec in signature.outputs]
         try:
             results = self._sessions[signature.name].run(names, feeds)
@@ -29,9 +32,16 @@ class OnnxForward(Forward):
             raise InternalError("KX556", f"onnxruntime failed: {first_line(error)}", detail=str(error)) from error
         return dict(zip(names, results, strict=True))
 
+    def drop(self, files: Container[str]) -> None:
+        for signature in self.manifest.signatures:
+            if signature.file in files:
+                self._sessions.pop(signature.name, None)
+                self._replaced.pop(signature.name, None)
+
     def close(self) -> None:
         super().close()
         self._sessions.clear()
+        self._replaced.clear()
 
 
 register_forward("onnx")(OnnxForward)

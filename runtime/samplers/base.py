@@ -25,6 +25,7 @@ Mask = npt.NDArray[np.bool_]
 Logits = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float32]
 HiddenStates = npt.NDArray[np.float32]
+_SEEDS = 2**63  # Keras keeps a seed in 64 bits, with a sign
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,8 @@ class SeededSampler(Sampler):
         super().__init__(temperature=temperature)
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
             raise InvalidInputError("KX532", f"a seed is a whole number or None, not {seed!r}")
+        if seed is not None and not -_SEEDS <= seed < _SEEDS:
+            raise InvalidInputError("KX532", f"a seed has at most 64 bits, as in Keras; {seed} has more")
         self.seed = seed
         self.seed_generator = SeedGenerator(seed)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from kexport.graphs.dims import Dim, Shape
+from kexport.graphs.dims import Dim, Shape, in_pieces
 from kexport.graphs.ir import Graph, Node, Slot, TensorType
 from kexport.graphs.weights import Casted, Weight
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
@@ -285,6 +285,10 @@ class Builder:
         if dim in self._dims:
             tensor, axis = self._dims[dim]
             return self.op("Shape", [tensor], "int64", (1,), start=axis, end=axis + 1)
+        cut = in_pieces(dim) if "*" not in dim else None
+        if cut is not None:
+            rounded = self.op("Add", [self.dim(cut[0]), self.integers(cut[1] - 1)], "int64", (1,))
+            return self.op("Div", [rounded, self.integers(cut[1])], "int64", (1,))
         if "*" not in dim:
             raise InternalError("KX901", f"graph `{self.graph.name}`: no input carries the dim `{dim}`")
         first, rest = dim.split("*", 1)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import openvino as ov
-from kexport.graphs.dims import Dim, Shape
+from kexport.graphs.dims import Dim, Shape, in_pieces
 from kexport.graphs.ir import Graph, Node, TensorType
 from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract.dtypes import numpy_dtype
@@ -166,7 +166,7 @@ class Builder:
         if weight.label in self.places:
             raise InternalError("KX902", f"two different weights are called {weight.label}")
         dtype = numpy_dtype(weight.dtype)
-        place = self.places[weight.label] = self.file.append(weight.label, weight.materialize(self.weights))
+        place = self.places[weight.label] = self.file.enter(weight, self.weights)
         if self.options.is_replaceable(weight):
             self.replaceable[weight.label] = weight
         plain = np.dtype(np.uint16) if weight.dtype == "bfloat16" else dtype  # OpenVINO knows numpy's own dtypes only
@@ -220,6 +220,9 @@ class Builder:
         if dim in self._dims:
             tensor, axis = self._dims[dim]
             return output_of(op.gather(op.shape_of(tensor, "i64"), self.integers(axis), self.integer(0)))
+        cut = in_pieces(dim) if "*" not in dim else None
+        if cut is not None:
+            return output_of(op.divide(op.add(self.dim(cut[0]), self.integers(cut[1] - 1)), self.integers(cut[1])))
         if "*" not in dim:
             raise InternalError("KX901", f"graph `{self.graph.name}`: no input carries the dim `{dim}`")
         first, rest = dim.split("*", 1)

@@ -1,7 +1,11 @@
-"""Graphs -> OpenVINO files: decompose what has no lowering, pack products, walk the nodes while the weights stream to the `.bin`, serialize."""
+"""Graphs -> OpenVINO files: decompose what has no lowering, pack products, walk the nodes while the weights stream to the `.bin`, serialize.
+
+Graphs over whole rows have no `.bin` of their own: they stand on the main model's, behind whose weights comes what it does not hold in the form they need.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +40,8 @@ PASSES = (PackProducts(),)
 
 def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, options: EmitOptions) -> Emitted:
     """Write `openvino_model.xml`, or `openvino_encoder_model.xml` and `openvino_decoder_model.xml` where there is an `encode` graph, each
-    with its `.bin`. Graphs over whole rows are `openvino_<signature>_model.xml` beside them, a backbone alone is `openvino_model.xml`.
+    with its `.bin`. Graphs over whole rows are `openvino_<signature>_model.xml` beside them, over the `.bin` of the model that gives logits (or of
+    the backbone); a backbone alone is `openvino_model.xml`.
 
     Raises:
         UnsupportedError: an op without lowering or decomposition, a dtype OpenVINO cannot store, or `opset_only`.
@@ -44,7 +49,7 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     """
     _check(graphs, options)
     main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
-    file_names = ENCODER_DECODER_FILES if names.ENCODE in graphs else DECODER_FILES
+    places = _places(graphs, main)
     slot_names = SlotNames(main.slots, main.states)
     signatures: list[Signature] = []
     fusions: list[Fusion] = []
@@ -52,17 +57,19 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     files: list[File] = []
     replaceable: list[StoredTensor] = []
     operators: Counter[str] = Counter()
-    for name, graph in graphs.items():
-        file = SINGLE_FILE if len(graphs) == 1 else file_names.get(name, f"openvino_{name}_model.xml")
-        builder, written, record, counted = _write(name, graph, weights, directory / file, options, slot_names)
-        signatures.append(record)
-        if graph is main or name not in names.FORWARD:
-            fusions += builder.fusions
-            experts += builder.experts
-        operators.update(counted)
-        files += written
-        data = Path(file).with_suffix(".bin").name
-        replaceable += [StoredTensor(file, label, weight, data, builder.places[label].offset) for label, weight in builder.replaceable.items()]
+    with contextlib.ExitStack() as stack:
+        bins = {data: stack.enter_context(contextlib.closing(WeightFile(directory / data, options.on_tensor))) for _, data in places.values()}
+        for name, graph in graphs.items():
+            file, data = places[name]
+            builder, written, record, counted = _write(name, graph, weights, directory / file, bins[data], options, slot_names)
+            signatures.append(record)
+            if graph is main or name not in names.FORWARD:
+                fusions += builder.fusions
+                experts += builder.experts
+            operators.update(counted)
+            files.append(written)
+            replaceable += [StoredTensor(file, label, weight, data, builder.places[label].offset) for label, weight in builder.replaceable.items()]
+        files += [weight_file.close() for weight_file in bins.values()]
     return Emitted(
         signatures=tuple(signatures),
         cache=geometry.cache(main, slot_names, main.slots, options.capacity, records.LAYOUT),
@@ -75,22 +82,29 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
     )
 
 
+def _places(graphs: Mapping[str, Graph], main: Graph) -> dict[str, tuple[str, str]]:
+    """Each graph's model file and the `.bin` that it stands on."""
+    file_names = ENCODER_DECODER_FILES if names.ENCODE in graphs else DECODER_FILES
+    files = {name: SINGLE_FILE if len(graphs) == 1 else file_names.get(name, f"openvino_{name}_model.xml") for name in graphs}
+    (of_main,) = (files[name] for name, graph in graphs.items() if graph is main)
+    return {name: (file, _bin_of(of_main if name in names.FORWARD else file)) for name, file in files.items()}
+
+
+def _bin_of(file: str) -> str:
+    return Path(file).with_suffix(".bin").name
+
+
 def _write(
-    name: str, graph: Graph, weights: WeightSource, path: Path, options: EmitOptions, slot_names: SlotNames
-) -> tuple[Builder, tuple[File, ...], Signature, Counter[str]]:
-    """One graph's files, its record, and how many operators of each kind it has."""
-    file = WeightFile(path.with_suffix(".bin"), options.on_tensor)
-    try:
-        b = Builder(lowerable(graph, LOWERINGS, _refusal, PASSES), options, weights, file)
-        declare_inputs(b, slot_names)
-        for node in b.graph.nodes:
-            LOWERINGS[node.op](node, b)
-        model = model_of(b, final_outputs(b, slot_names))
-        record = records.signature(name, path.name, model, b, geometry.longest_call(graph))
-        written = write_ir(model, path, file, b.places)
-    finally:
-        file.close()
-    return b, written, record, Counter(node.get_type_name() for node in model.get_ordered_ops())
+    name: str, graph: Graph, weights: WeightSource, path: Path, data: WeightFile, options: EmitOptions, slot_names: SlotNames
+) -> tuple[Builder, File, Signature, Counter[str]]:
+    """One graph's file, its record, and how many operators of each kind it has."""
+    b = Builder(lowerable(graph, LOWERINGS, _refusal, PASSES), options, weights, data)
+    declare_inputs(b, slot_names)
+    for node in b.graph.nodes:
+        LOWERINGS[node.op](node, b)
+    model = model_of(b, final_outputs(b, slot_names))
+    record = records.signature(name, path.name, model, b, geometry.longest_call(graph))
+    return b, write_ir(model, path, data, b.places), record, Counter(node.get_type_name() for node in model.get_ordered_ops())
 
 
 def _refusal(op: str, place: str) -> UnsupportedError:

@@ -28,10 +28,10 @@ _AUTOMATIC = re.compile(r"(Parameter|Result)_\d+")
 _ESCAPES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
 
 
-def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[str, Place]) -> tuple[File, ...]:
-    """Write `path` (.xml) and finish `weights` (.bin) beside it. `places`: where the named weights stand.
+def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[str, Place]) -> File:
+    """Write `path` (.xml) over the constants in `weights` (.bin), to which the small ones are added. `places`: where the named weights stand.
 
-    Returns the records of both files. Raises OSError as the file system does.
+    Returns the record of `path`. Raises OSError as the file system does.
     """
     for option, value in RUNTIME_OPTIONS.items():
         model.set_rt_info(value, ["runtime_options", option])
@@ -52,7 +52,7 @@ def write_ir(model: ov.Model, path: Path, weights: WeightFile, places: Mapping[s
         raise InternalError("KX920", f"`{path.name}` has {len(constants)} constants, of which {replaced} were placed")
     content = text.encode()
     path.write_bytes(content)
-    return File(path=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest()), weights.close()
+    return File(path=path.name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def name_operators(model: ov.Model, keep: Container[str] = ()) -> None:

@@ -20,6 +20,7 @@ def signature(name: str, file: str, model: ov.Model, b: Builder, max_sequence: i
     return Signature(
         name=name,
         file=file,
+        data="" if b.file.path.stem == file.removesuffix(".xml") else b.file.path.name,
         inputs=tuple(_spec(tensor, b) for tensor in model.inputs),
         outputs=outputs,
         returns_logits="none" if logits is None else "last" if logits.shape[1] == 1 else "all",

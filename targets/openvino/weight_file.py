@@ -1,7 +1,8 @@
 """The `.bin` file: every constant of a model at its own offset, written once and read back as mapped memory.
 
 Weights are appended one at a time while the graph is built, in blocks of rows, so that neither the transposed copy that a matrix
-needs nor the model as a whole is ever in memory; the constants of the model under construction are the mapped file itself.
+needs nor the model as a whole is ever in memory; the constants of the model under construction are the mapped file itself. Several
+models may stand on one file: what one of them wrote is there for the next.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kexport.graphs.weights import Weight, WeightSource
 from kexport.runtime.contract.manifest import File
 from kexport.targets.base import TensorHook
 from numpy.typing import NDArray
@@ -39,6 +41,15 @@ class WeightFile:
         self._file = path.open("wb")
         self._size = 0
         self._small: dict[bytes, Place] = {}
+        self._weights: dict[Weight, Place] = {}
+
+    def enter(self, weight: Weight, source: WeightSource) -> Place:
+        """Where `weight` stands: it is read and written at the first request, unless it is there already as some rows of another one."""
+        if weight not in self._weights:
+            place = self.append(weight.label, weight.materialize(source))
+            self._weights |= _rows(weight, place)
+            self._weights[weight] = place
+        return self._weights[weight]
 
     def append(self, name: str, array: NDArray[Any]) -> Place:
         """Write a tensor, which may be a strided view; the hook sees it first."""
@@ -77,3 +88,14 @@ class WeightFile:
         self._file.write(content)
         self._digest.update(content)
         self._size += len(content)
+
+
+def _rows(weight: Weight, place: Place) -> dict[Weight, Place]:
+    """Where the weights stand that `weight` is stacked of: those that start as weights must."""
+    found: dict[Weight, Place] = {}
+    offset = place.offset
+    for part in weight.stacked():
+        if offset % ALIGNMENT == 0:
+            found[part] = Place(offset, part.nbytes)
+        offset += part.nbytes
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from kexport.graphs.dims import SEQUENCE, Dim, Shape
+from kexport.graphs.dims import SEQUENCE, Dim, Shape, in_pieces
 from kexport.graphs.ir import Graph, Slot, TensorType
 from kexport.graphs.weights import Weight
 from kexport.runtime.contract.errors import InternalError
@@ -140,6 +140,9 @@ class Builder:
         return result
 
     def _bound(self, name: str) -> Size:
+        cut = in_pieces(name)
+        if cut is not None:
+            return (self._bound(cut[0]) + cut[1] - 1) // cut[1]
         if name not in self.sizes:
             raise InternalError("KX901", f"dim `{name}` has no size in this signature")
         return self.sizes[name]

@@ -128,7 +128,7 @@ def _terms(node: Node, b: Builder, logits: Tensor) -> list[Callable[[], Tensor]]
     if slopes := node.input(SLOPES):
         terms.append(lambda: _alibi(b, slopes, heads, length))
     if bias := node.input(BIAS):
-        terms.append(lambda: b.value(bias))
+        terms.append(lambda: _above_hidden(b, bias) if node.input(KEY_MASK) else b.value(bias))
     if mask := node.input(MASK):
         terms.append(lambda: _hidden(b, b.as_float(mask)))
     if key_mask := node.input(KEY_MASK):
@@ -156,6 +156,11 @@ def _alibi(b: Builder, slopes: str, heads: int, length: int) -> Tensor:
     if slopes in b.graph.constants:
         return b.constant(b.graph.constants[slopes].reshape(1, heads, 1, 1).astype(np.float32) * keys)
     return b.binary("MUL", b.reshape(b.value(slopes), (1, heads, 1, 1)), b.constant(keys))
+
+
+def _above_hidden(b: Builder, bias: str) -> Tensor:
+    """A bias that may hide everything from a token, which then sees the mean of all keys: of those that the mask shows, for what that hides lies lower still."""
+    return b.binary("MAXIMUM", b.value(bias), b.number(-HIDDEN))
 
 
 def _hidden(b: Builder, visible: Tensor) -> Tensor:

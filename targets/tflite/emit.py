@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from kexport.graphs.dims import SEQUENCE
+from kexport.graphs.dims import BATCH, SEQUENCE
 from kexport.graphs.ir import Graph
-from kexport.graphs.passes import FoldConstants, RemoveDeadCode
+from kexport.graphs.passes import EndRows, FoldConstants, RemoveDeadCode, run_passes
 from kexport.graphs.weights import WeightSource
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import InternalError, UnsupportedError
@@ -38,29 +38,28 @@ def emit(graphs: Mapping[str, Graph], weights: WeightSource, directory: Path, op
         UnsupportedError: an op without lowering or decomposition, a dtype or a package that the target cannot write.
         UsageError: a capacity or a bucket below 1.
     """
-    whole_rows = [name for name in graphs if name in names.FORWARD and name not in names.IMAGES]
-    if whole_rows:
-        hint = "choose another target: onnx, openvino or savedmodel"
-        raise UnsupportedError("KX382", f"the TFLite target, whose shapes are fixed, has no signature `{whole_rows[0]}` over whole rows", hint=hint)
     _check(graphs, options)
-    main = graphs[names.EXTEND]
+    main = graphs[names.EXTEND] if names.EXTEND in graphs else next(iter(graphs.values()))
     plan, slot_names = plan_file(graphs, options), SlotNames(main.slots, main.states)
     ready = _Ready(graphs)
     file_name = BUNDLE_FILE if options.package == LITERTLM else MODEL_FILE
     file, operators = ModelFile(), Counter[str]()
-    signatures: list[Signature] = []
+    signatures: dict[str, Signature] = {}
     fusions: dict[tuple[str, str], Fusion] = {}
     experts: dict[str, Experts] = {}
     for wanted in plan.signatures:
         subgraph, builder = render(ready.graph(wanted), wanted, plan, options, slot_names, file)
-        signatures.append(records.signature(wanted, file_name, subgraph))
-        if wanted.graph not in names.IMAGES:
+        if wanted.graph in names.FORWARD:
+            signatures[wanted.graph] = records.whole_rows(wanted, file_name, subgraph, graphs[wanted.graph], signatures.get(wanted.graph))
+        else:
+            signatures[wanted.name] = records.signature(wanted, file_name, subgraph)
+        if wanted.graph == main.name or wanted.graph not in names.FORWARD:
             fusions |= {(fusion.layer, fusion.form): fusion for fusion in builder.fusions}
-        experts |= {one.layer: one for one in builder.experts if one.sparse or one.layer not in experts}
+            experts |= {one.layer: one for one in builder.experts if one.sparse or one.layer not in experts}
         operators.update(operator.form for operator in subgraph.operators)
     written = file.write(directory / MODEL_FILE, weights, options.on_tensor)
     return Emitted(
-        signatures=tuple(signatures),
+        signatures=tuple(signatures.values()),
         cache=records.cache(main, slot_names, options.capacity, plan.encoder_capacity if names.ENCODE in graphs else 0),
         fusions=geometry.fusions(main, fusions.values()),
         ops=dict(sorted(operators.items())),
@@ -80,16 +79,18 @@ def render(
         builder.scope(node)
         LOWERINGS[node.op].lower(node, builder)
     outputs = final_outputs(builder, graph, slot_names, with_logits=wanted.with_logits, encoder_capacity=plan.encoder_capacity)
-    subgraph = builder.finish(file, outputs, ALWAYS_THERE | {slot_names.past_state(state) for state in graph.states})
+    always = set(graph.inputs) if graph.name in names.FORWARD else ALWAYS_THERE | {slot_names.past_state(state) for state in graph.states}
+    subgraph = builder.finish(file, outputs, frozenset(always))
     file.subgraphs.append(subgraph)
     return subgraph, builder
 
 
 class _Ready:
-    """The graphs as signatures take them, each made once: those with states for their number of tokens, on which the form of a recurrence depends."""
+    """The graphs as signatures take them, each made once: those with states for their number of tokens, on which the form of a recurrence depends.
+    Rows of those over whole rows may end before their length."""
 
     def __init__(self, graphs: Mapping[str, Graph]) -> None:
-        self._graphs = graphs
+        self._graphs = {name: _with_ends(graph) if name in names.FORWARD else graph for name, graph in graphs.items()}
         self._made: dict[tuple[str, int], Graph] = {}
 
     def graph(self, wanted: SignaturePlan) -> Graph:
@@ -101,6 +102,16 @@ class _Ready:
             folded = (FoldConstants(), RemoveDeadCode()) if graph.states else ()
             self._made[key] = lowerable(bound(graph, sizes) if sizes else graph, LOWERINGS, _refusal, folded)
         return self._made[key]
+
+
+def _with_ends(graph: Graph) -> Graph:
+    """The graph for one row that is padded to the length of a signature, with -1 for ids."""
+    graph = bound(graph, {BATCH: 1})
+    (result,) = run_passes(graph, [EndRows()]).values()
+    if result.refusals:
+        message = f"signature `{graph.name}`: {result.refusals[0]} mixes the tokens of a row, so that padding up to a fixed length would change its results"
+        raise UnsupportedError("KX382", message, hint="choose another target: onnx, openvino or savedmodel")
+    return graph
 
 
 def _refusal(op: str, place: str) -> UnsupportedError:
@@ -115,13 +126,24 @@ def _check(graphs: Mapping[str, Graph], options: EmitOptions) -> None:
         )
     if options.package not in PACKAGES:
         raise UnsupportedError("KX235", f"the TFLite target has no package `{options.package}`", hint="--package takes tflite or litertlm")
-    if names.EXTEND not in graphs:
-        raise InternalError("KX920", "there is no `extend` graph to emit")
-    if options.package == LITERTLM and graphs[names.EXTEND].states:
-        raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with recurrent layers", hint="use --package tflite")
-    if options.package == LITERTLM and names.EXTENT in graphs[names.EXTEND].inputs:
-        raise UnsupportedError("KX236", f"LiteRT-LM cannot run this model: {geometry.EXTENT_IS_UNKNOWN}", hint="use --package tflite")
-    if options.package == LITERTLM and names.ENCODE in graphs:
-        raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with an encoder", hint="use --package tflite")
+    if names.SCORE_GRADIENTS in graphs:
+        raise UnsupportedError("KX382", "the TFLite target has no gradients", hint="--signatures score_gradients works with --target savedmodel")
+    if not graphs:
+        raise InternalError("KX920", "there is no graph to emit")
     if other := not_float32(graphs.values(), "TFLite"):
         raise UnsupportedError("KX237", other)
+    if options.package == LITERTLM:
+        _check_for_litertlm(graphs)
+
+
+def _check_for_litertlm(graphs: Mapping[str, Graph]) -> None:
+    """What LiteRT-LM runs: the steps of a decoder that keeps keys and values."""
+    hint = "use --package tflite"
+    if names.EXTEND not in graphs:
+        raise UnsupportedError("KX236", "LiteRT-LM generates text, which a backbone does not", hint=hint)
+    if graphs[names.EXTEND].states:
+        raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with recurrent layers", hint=hint)
+    if names.EXTENT in graphs[names.EXTEND].inputs:
+        raise UnsupportedError("KX236", f"LiteRT-LM cannot run this model: {geometry.EXTENT_IS_UNKNOWN}", hint=hint)
+    if names.ENCODE in graphs:
+        raise UnsupportedError("KX236", "LiteRT-LM has no layout for models with an encoder", hint=hint)

@@ -4,11 +4,12 @@ token_ids, encoder_token_ids   tokens         int32 [1, n]
 positions                      input_pos      int32 [n], counting on by one
 lengths                        lengths        int32 [1], only where something reads it
 encoder_padding_mask           encoder_mask   int32 [1, n], 1 on real tokens
-vision_mask                    vision_mask    int32 [1, n], 1 on tokens that are an image's
 self slot, i-th of its kind    kv_cache_k_<i>, kv_cache_v_<i>    float32 [1, heads, cache length, dim], in and out
 cross slot                     cross_k_<i>, cross_v_<i>          float32 [1, heads, encoder capacity, dim], out of `encode_<n>`
 state, i-th of its kind        conv_state_<i>, recurrent_state_<i>    float32 [1, *shape], in and out; its output is not written over its input
 logits                         logits         float32 [1, 1, vocabulary]
+
+Signatures over whole rows keep the graph's own names and dtypes, all their inputs and all their outputs.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ class SlotNames(SameNames):
 
 def declare_inputs(b: Builder, slot_names: SlotNames, encoder_capacity: int) -> None:
     """Declare the signature's inputs and set the graph's inputs from them."""
+    renamed = {} if b.graph.name in names.FORWARD else INPUTS
     for name in b.graph.inputs:
         if name in b.graph.states:
             b.set(name, b.add_input(slot_names.past_state(name), b.type_of(name).dtype, b.shape_of(name)))
         else:
-            INPUTS.get(name, _as_it_is)(b, name)
+            renamed.get(name, _as_it_is)(b, name)
     for name, slot in b.graph.slots.items():
         length = b.cache_length if slot.kind == "self" else encoder_capacity
         key, value = (
@@ -73,10 +75,6 @@ def _mask(b: Builder, name: str) -> None:
     b.set(name, b.cast(numeric, b.type_of(name).dtype))
 
 
-def _numbers(b: Builder, name: str) -> None:
-    b.set(name, b.cast(b.add_input(name, IDS, b.shape_of(name)), b.type_of(name).dtype))
-
-
 def _as_it_is(b: Builder, name: str) -> None:
     b.set(name, b.add_input(name, b.type_of(name).dtype, b.shape_of(name)))
 
@@ -86,12 +84,13 @@ INPUTS: dict[str, Callable[[Builder, str], None]] = {
     "encoder_token_ids": _tokens,
     "positions": _positions,
     "encoder_padding_mask": _mask,
-    names.VISION_MASK: _numbers,
 }
 
 
 def final_outputs(b: Builder, graph: Graph, slot_names: SlotNames, *, with_logits: bool, encoder_capacity: int) -> dict[str, Tensor]:
     """The signature's outputs by name: logits where wanted, states, the encoder's caches padded to their capacity, the written caches."""
+    if graph.name in names.FORWARD:
+        return {name: b.value(value) for name, value in graph.outputs.items()}
     outputs: dict[str, Tensor] = {}
     for name, value in graph.outputs.items():
         cross = slot_names.encoder_output(name)

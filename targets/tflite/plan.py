@@ -5,8 +5,9 @@ first_<n>     the same for the beginning of a prompt: attends to its own n posit
 decode        one token, logits; attends to the whole cache
 decode_<c>    the same on the same caches, but attends to the first c positions only: cost follows the length, not the capacity
 encode_<n>    an encoder prompt of up to n tokens; the largest takes the longest prompt there is, an encoder cannot be fed in pieces
-vision        one image
-prefill_images_<n>   a prompt with images of up to n tokens, whole: the largest takes the longest prompt there is
+score_<n>, backbone_<n>, prefill_images_<n>, ...   a graph over whole rows, for one row of up to n tokens: the largest takes the longest row there is.
+              A row is padded behind its end; an encoder-decoder's two rows are of one length
+vision        one image: a graph over whole rows that has no length
 
 LiteRT-LM calls `prefill_<n>` and `decode` only, and would pack weights for every other signature: a bundle has none but these.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kexport.graphs.dims import BATCH, ENCODER_SEQUENCE, SEQUENCE
 from kexport.graphs.ir import Graph
 from kexport.runtime.contract import names
 from kexport.runtime.contract.errors import UsageError
@@ -25,6 +27,7 @@ from kexport.targets.geometry import longest_call
 DEFAULT_BUCKETS = (16, 128, 512)
 EXACT_BUCKETS = (4, 16, 64, 256)  # with states, which no padding may reach: what is left of a prompt goes in steps of one token
 FIRST_CONTEXT = 256
+FIRST_ROW = 64  # a shorter row costs about as much: weights are read once a call
 BETWEEN = 1.5  # a context between one power of two and the next: on the way there a step attends to half as many positions in vain
 LITERTLM = "litertlm"
 
@@ -57,6 +60,9 @@ def plan_file(graphs: Mapping[str, Graph], options: EmitOptions) -> FilePlan:
     """
     if options.capacity < 1:
         raise UsageError("KX103", f"--max-length is {options.capacity}", hint="give a capacity of at least one token")
+    whole_rows = [wanted for name in graphs if name in names.FORWARD for wanted in _over_whole_rows(graphs[name], options)]
+    if names.EXTEND not in graphs:
+        return FilePlan(tuple(whole_rows), options.capacity, options.capacity)
     main = graphs[names.EXTEND]
     longest = min(options.capacity, longest_call(main) or options.capacity)
     buckets = chosen_buckets(options.prefill_buckets or (EXACT_BUCKETS if main.states else DEFAULT_BUCKETS), longest)
@@ -73,11 +79,7 @@ def plan_file(graphs: Mapping[str, Graph], options: EmitOptions) -> FilePlan:
         signatures.append(SignaturePlan(f"{names.PREFILL}_{bucket}", names.EXTEND, bound, bucket, with_logits=False))
     if options.package != LITERTLM:
         signatures += _shorter(sizes, buckets, length)
-    if names.VISION in graphs:
-        signatures.append(SignaturePlan(names.VISION, names.VISION, sizes, 1, with_logits=True))
-        for bucket in image_buckets(options.capacity):
-            bound = sizes | {"sequence": bucket}
-            signatures.append(SignaturePlan(f"{names.PREFILL_IMAGES}_{bucket}", names.PREFILL_IMAGES, bound, bucket, with_logits=True))
+    signatures += whole_rows
     signatures.append(SignaturePlan(names.DECODE, names.EXTEND, sizes | {"sequence": 1}, 1, with_logits=True))
     return FilePlan(tuple(signatures), length, encoder_capacity)
 
@@ -95,6 +97,21 @@ def _shorter(sizes: Mapping[str, int], buckets: tuple[int, ...], length: int) ->
     return found
 
 
+def _over_whole_rows(graph: Graph, options: EmitOptions) -> list[SignaturePlan]:
+    """The signatures of a graph over whole rows; one where it has no length."""
+    sizes = {BATCH: 1}
+    if not any(SEQUENCE in type_.shape or ENCODER_SEQUENCE in type_.shape for type_ in graph.inputs.values()):
+        return [SignaturePlan(graph.name, graph.name, sizes, 0, with_logits=True)]
+    if graph.name in names.IMAGES:  # one image alone is hundreds of tokens
+        lengths = doubled(FIRST_CONTEXT, options.capacity)
+    else:
+        lengths = (*chosen_buckets(options.prefill_buckets, options.capacity), options.capacity) if options.prefill_buckets else doubled(FIRST_ROW, options.capacity)
+    return [
+        SignaturePlan(names.of_length(graph.name, length), graph.name, sizes | {SEQUENCE: length, ENCODER_SEQUENCE: length}, length, with_logits=True)
+        for length in dict.fromkeys(lengths)
+    ]
+
+
 def chosen_buckets(wanted: tuple[int, ...], capacity: int) -> tuple[int, ...]:
     """The buckets in order, none longer than `capacity`."""
     if min(wanted) < 1:
@@ -102,9 +119,9 @@ def chosen_buckets(wanted: tuple[int, ...], capacity: int) -> tuple[int, ...]:
     return tuple(sorted({min(bucket, capacity) for bucket in wanted}))
 
 
-def image_buckets(capacity: int) -> tuple[int, ...]:
-    """256, 512, 1024, ... below the capacity, then the capacity itself: a prompt is computed at less than twice its length."""
-    found, bucket = [], FIRST_CONTEXT
+def doubled(shortest: int, capacity: int) -> tuple[int, ...]:
+    """`shortest`, twice that, ... below the capacity, then the capacity itself: a row is computed at less than twice its length."""
+    found, bucket = [], shortest
     while bucket < capacity:
         found.append(bucket)
         bucket *= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from kexport.graphs.ir import Graph
@@ -35,6 +36,25 @@ def signature(wanted: SignaturePlan, file_name: str, subgraph: Subgraph) -> Sign
         sequence_lengths=(wanted.sequence,),
         returns_logits="last" if names.LOGITS in subgraph.outputs else "none",
         max_batch_with_past=1,
+        weight_bytes=weight_bytes(subgraph),
+    )
+
+
+def whole_rows(wanted: SignaturePlan, file_name: str, subgraph: Subgraph, graph: Graph, shorter: Signature | None) -> Signature:
+    """The record of a signature over whole rows: one for all its lengths, of which `shorter` tells those so far. Shapes are the graph's: the one row
+    and the length that each form in the file has are `batch` and `sequence`."""
+
+    def specs(side: Iterable[str], values: Mapping[str, str]) -> tuple[TensorSpec, ...]:
+        types = ((name, graph.type_of(values.get(name, name))) for name in side)
+        return tuple(TensorSpec(name=name, dtype=type_.dtype, shape=type_.shape) for name, type_ in types)
+
+    return Signature(
+        name=wanted.graph,
+        file=file_name,
+        inputs=specs(subgraph.inputs, {}),
+        outputs=specs(subgraph.outputs, graph.outputs),
+        sequence_lengths=(*(shorter.sequence_lengths if shorter else ()), *((wanted.sequence,) if wanted.sequence else ())),
+        returns_logits="all" if names.LOGITS in subgraph.outputs else "none",
         weight_bytes=weight_bytes(subgraph),
     )
 

@@ -88,7 +88,7 @@ def test_encoder_decoder(run: Run, encoder_decoder: Path) -> None:
         (("--token-ids", "1 2", "--stream"), 2, "KX121"), (("--token-ids", "1", "--max-length", "9", "--max-new-tokens", "3"), 2, "KX121"),
         (("--token-ids", "1 2 3", "--max-length", "2"), 2, "KX121"), (("--token-ids", "1 x"), 2, "KX100"),
         (("--token-ids", "1", "--sampler", "greedy", "--k", "3"), 2, "KX123"), (("--token-ids", "1", "--sampler", "magic"), 2, "KX100"),
-        (("--token-ids", "1 96"), 5, "KX522"), (("--token-ids", "-1"), 5, "KX522"), (("--token-ids", "1", "--max-length", "65"), 5, "KX523"),
+        (("--token-ids", "1 96"), 5, "KX522"), (("--token-ids", "-1"), 5, "KX522"), (("--token-ids", "9" * 30), 5, "KX522"), (("--token-ids", "1", "--max-length", "65"), 5, "KX523"),
         (("--token-ids", "1", "--k", "0"), 5, "KX532"), (("--token-ids", "1", "--sampler", "contrastive"), 4, "KX559"),
         (("--token-ids", "1", "--k", "97"), 5, "KX532"), (("--token-ids", "1", "--sampler", "top_p", "--p", "0.5", "--k", "97"), 5, "KX532"),
         (("--token-ids", "1", "--temperature", "0"), 5, "KX532"), (("--token-ids", "1", "--temperature", "-1"), 5, "KX532"),

@@ -1,4 +1,4 @@
-"""`hf://` handles, against a hub on this machine, each in its own process (the hub's client reads its settings once)."""
+"""`hf://` and `kaggle://` handles and KerasHub's own ids, against hubs on this machine, each in its own process (a hub's client reads its settings once)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.converter import local_kaggle
 from tests.converter.local_hub import serve
 from tests.converter.preset_folder import write_preset
 
 TIMEOUT_SECONDS = 240
+BUILT_IN = "bloom_560m_multi"
 REPORT = """
 import sys
 from kexport.converter.sources import open_source
@@ -45,6 +47,15 @@ def hub(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     with serve(root) as endpoint:
         settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         yield root, {**os.environ, **settings}
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """The folder that is served, and the environment that points at it."""
+    root = tmp_path / "kaggle"
+    root.mkdir()
+    with local_kaggle.serve(root) as settings:
+        yield root, {**os.environ, **settings, "KAGGLEHUB_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
 
 
 def run(code: str, environment: dict[str, str], *arguments: str) -> list[str]:
@@ -86,3 +97,37 @@ def test_a_preset_on_a_hub_loads_as_from_a_folder(hub: tuple[Path, dict[str, str
     tiny_models.save_preset(tiny_models.bloom(), tmp_path / "bloom")
     shutil.copytree(tmp_path / "bloom", root / "org" / "bloom")
     assert run(LOAD, environment, str(tmp_path / "bloom"), "hf://org/bloom") == ["True", "True"]
+
+
+@pytest.mark.parametrize("version", ["", f"/{local_kaggle.VERSION}"])
+def test_a_preset_on_kaggle_is_checked_before_keras_is_imported(version: str, kaggle: tuple[Path, dict[str, str]]) -> None:
+    """With and without a version; only the files are fetched."""
+    root, environment = kaggle
+    write_preset(root / "org/bloom/keras/tiny")
+    assert run(local_kaggle.CLIENT + REPORT, environment, f"kaggle://org/bloom/keras/tiny{version}") == ["preset", "causal-lm", "80", "True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("keras/nothing", "KX408"), ("keras/gated", "KX409"), ("keras/empty", "KX410"), ("keras/weightless", "KX420"), ("unknown/tiny", "KX407")],
+)
+def test_what_kaggle_refuses_is_told_apart(name: str, code: str, kaggle: tuple[Path, dict[str, str]]) -> None:
+    """An unknown model, a gated one, one that is no preset, one without weights, and a framework that Kaggle does not know."""
+    root, environment = kaggle
+    (root / "org/bloom/keras/empty").mkdir(parents=True)
+    (write_preset(root / "org/bloom/keras/weightless") / "model.weights.h5").unlink()
+    assert run(local_kaggle.CLIENT + REPORT, environment, f"kaggle://org/bloom/{name}") == [code, "5"]
+
+
+@pytest.mark.slow
+def test_an_id_of_keras_hub_leads_to_kaggle(kaggle: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
+    """The built-in id is fetched through kagglehub, checks and KerasHub's own loading alike: the same logits as from a folder, tokenizer included."""
+    from kexport.converter.keras_env import import_keras_hub
+
+    from tests.converter import tiny_models
+
+    root, environment = kaggle
+    tiny_models.save_preset(tiny_models.bloom(), tmp_path / "bloom")
+    handle = import_keras_hub().models.BloomCausalLM.presets[BUILT_IN]["kaggle_handle"].removeprefix("kaggle://")
+    shutil.copytree(tmp_path / "bloom", root / handle.rsplit("/", 1)[0])
+    assert run(local_kaggle.CLIENT + LOAD, environment, str(tmp_path / "bloom"), BUILT_IN) == ["True", "True"]

@@ -335,6 +335,20 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert refusal(path).code == "KX403"
 
 
+def test_an_artifact_is_no_source(preset: Path) -> None:
+    """It holds a config.json for other runtimes, and is told apart from a model by its manifest."""
+    (preset / "kexport.json").write_text("{}")
+    error = refusal(preset)
+    assert error.code == "KX403" and "artifact" in error.message
+
+
+def test_a_decoder_is_no_seq2seq_lm(preset: Path) -> None:
+    """A task that contradicts the class is told apart from a preset that is broken."""
+    with pytest.raises(UsageError) as caught:
+        open_source(preset, task="seq2seq-lm")
+    assert caught.value.code == "KX101" and "causal-lm" in caught.value.message
+
+
 def test_a_hub_that_is_down_is_said_to_be_down(tmp_path: Path) -> None:
     """One attempt, no half a minute of retries, and not KerasHub's "has no config.json"."""
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "PATH": "", "HOME": str(tmp_path)}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kexport.graphs.dims import Dim, broadcast, evaluate, product, quotient
+from kexport.graphs.dims import Dim, broadcast, evaluate, in_pieces, names_in, pieces, product, quotient
 from kexport.runtime.contract.errors import InternalError
 
 NAMES = ("batch", "sequence", "total")
@@ -46,6 +46,24 @@ def test_an_unbound_name_is_named() -> None:
     """The error says which name has no size."""
     with pytest.raises(InternalError, match=r"KX901.*sequence"):
         evaluate("2*batch*sequence", {"batch": 2})
+
+
+@given(length=st.integers(1, 40), size=st.integers(1, 12))
+def test_pieces_hold_a_name(length: int, size: int) -> None:
+    """As many as are needed and no more, of a number at once, of a name when it is bound; in a product, too."""
+    count = pieces("sequence", size)
+    assert pieces(length, size) == evaluate(count, {"sequence": length}) == -(-length // size)
+    whole = product((count, size, "batch"))
+    assert evaluate(whole, {"sequence": length, "batch": 3}) == 3 * size * -(-length // size)
+    assert quotient(whole, count) == product((size, "batch")) and names_in(whole) == ["batch", "sequence"]
+    assert in_pieces(str(count)) == ("sequence", size) and in_pieces("sequence") is None
+
+
+def test_a_product_is_not_cut_into_pieces() -> None:
+    """Rounding up twice is not rounding up once."""
+    for dim in ("2*sequence", "batch*sequence", "sequence/4"):
+        with pytest.raises(InternalError, match="KX901"):
+            pieces(dim, 4)
 
 
 @given(

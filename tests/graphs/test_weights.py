@@ -53,6 +53,20 @@ def test_an_expression_gives_numpys_numbers(weight: Weight, expected: Any) -> No
     assert got.dtype == expected.dtype and np.array_equal(got, expected)
 
 
+@pytest.mark.parametrize(("weight", "expected"), EXPRESSIONS, ids=[weight.label for weight, _ in EXPRESSIONS])
+def test_what_is_stacked_stands_one_behind_the_other(weight: Weight, expected: Any) -> None:
+    """The bytes of a weight are those of the weights it is stacked of, in their order."""
+    parts = weight.stacked()
+    assert b"".join(np.ascontiguousarray(part.materialize(source())).tobytes() for part in parts) == np.ascontiguousarray(expected).tobytes()
+
+
+def test_packed_columns_are_stacked_rows_once_they_are_turned() -> None:
+    """As a product's packed matrix is stored: turned, then rounded. Packed columns that are not turned are one piece."""
+    packed = concatenate((W, V), 1)
+    assert packed.transpose((1, 0)).cast("float16").stacked() == tuple(part.transpose((1, 0)).cast("float16") for part in (W, V))
+    assert packed.stacked() == (packed,) and concatenate((W, V), 0).stacked() == (W, V)
+
+
 def test_building_reads_nothing() -> None:
     """Shapes are checked on the expression alone."""
     numbers = source()

@@ -210,7 +210,7 @@ def test_prompts_that_one_signature_is_too_short_for(tmp_path: Path) -> None:
     task.preprocessor.sequence_length = 320
     (outcome,) = convert_all(task, "tflite", tmp_path / "OUT", max_length=320)
     assert outcome.artifact is not None, outcome.error
-    assert {"prefill_images_256", "prefill_images_320"} <= {signature.name for signature in outcome.artifact.manifest.signatures}
+    assert outcome.artifact.manifest.signature("prefill_images").sequence_lengths == (256, 320)
     task.compile(sampler="greedy")
     long = "a b c d e f g " * 29 + ONE
     assert 260 < len(task.preprocessor.tokenizer(long)) < 300

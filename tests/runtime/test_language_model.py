@@ -168,6 +168,7 @@ def test_stream_of_a_seeded_sampler(directory: Path) -> None:
     [
         ([], "KX528"),
         (b"\xff", "KX528"),
+        ("a\ud800", "KX528"),
         (np.array([1]), "KX528"),
         ([1, 2], "KX528"),
         (3, "KX528"),
@@ -224,6 +225,23 @@ def test_other_refusals(model: LanguageModel, id_model: LanguageModel) -> None:
         model.stream(["a", "b"])
     with pytest.raises(InvalidInputError, match="KX526"):
         id_model.stream("a")
+
+
+def test_a_training_scripts_compile_line_may_stay(directory: Path) -> None:
+    """What Keras takes for training is left unread, what it does not take is refused as Keras refuses it; without a sampler it is KerasHub's default."""
+    with runtime.load(directory) as model:
+        model.compile(optimizer="adam", loss="auto", weighted_metrics="auto", jit_compile=False)
+        assert isinstance(model.sampler, runtime.samplers.TopKSampler)
+        with pytest.raises(TypeError, match="'sampels'"):
+            model.compile(sampels="greedy")
+
+
+@pytest.mark.parametrize("inputs", ["text", [[1, 2]], {"tokens": [[1, 2]]}])
+def test_a_model_is_called_on_ids(model: LanguageModel, inputs: Any) -> None:
+    """Texts and bare arrays are told apart from what KerasHub's tasks take."""
+    with pytest.raises(InvalidInputError) as caught:
+        model(inputs)
+    assert caught.value.code == "KX520"
 
 
 def test_full_cache(model: LanguageModel) -> None:
@@ -383,6 +401,12 @@ class TestLoading:
                 runtime.load(directory, **options)  # type: ignore[arg-type]
         with pytest.raises(KexportError, match="KX501"):
             runtime.load(directory / "nothing")
+
+    def test_no_more_threads_than_the_machine_has(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Thousands of threads would never start; what is run on instead is said."""
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        with pytest.warns(UserWarning, match="2 threads, not 100000"), runtime.load(directory, threads=100_000) as model:
+            assert model.generate("a", max_length=8)
 
     def test_backbone_does_not_generate(self, copy: Path) -> None:
         """A task without text is refused by name."""

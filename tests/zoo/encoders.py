@@ -1,4 +1,4 @@
-"""Backbones alone, encoders and encoder-decoders, and some for which the graph has no form: as Keras initialises them but with numbers that do not repeat themselves. No Keras at import."""
+"""Backbones alone, encoders and encoder-decoders, and some that are refused: as Keras initialises them but with numbers that do not repeat themselves. No Keras at import."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.zoo.variant import VOCABULARY
 
 _LAYERS = {"vocabulary_size": VOCABULARY, "num_layers": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 48}
 _PLACED = {**_LAYERS, "max_sequence_length": 64}
+_TOWER = {**_PLACED, "embedding_dim": 32}
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,10 @@ BACKBONES: dict[str, Encoder] = {
     "esm": Encoder("ESMBackbone", {**_LAYERS, "position_embedding_type": "rotary"}),
     "roformer_v2": Encoder("RoformerV2Backbone", {**_LAYERS, "head_size": 8}),
     "xlm_roberta": Encoder("XLMRobertaBackbone", _PLACED),
+    "f_net": Encoder("FNetBackbone", {name: value for name, value in _PLACED.items() if name != "num_heads"}),
+    "xlnet": Encoder("XLNetBackbone", _LAYERS),
+    "clip, text": Encoder("CLIPTextEncoder", {**_TOWER, "intermediate_output_index": -2}),
+    "metaclip_2, text": Encoder("MetaCLIP2TextEncoder", _TOWER),
     "edrec": Encoder(
         "EdRecBackbone",
         {"vocab_size": VOCABULARY, "num_layers_enc": 2, "num_layers_dec": 2, "num_heads": 4, "hidden_dim": 32, "intermediate_dim": 48, "dropout": 0.0},
@@ -56,7 +61,6 @@ BACKBONES: dict[str, Encoder] = {
 }  # fmt: skip
 
 REFUSED: dict[str, Encoder] = {
-    "f_net": Encoder("FNetBackbone", {name: value for name, value in _PLACED.items() if name != "num_heads"}),
-    "xlnet": Encoder("XLNetBackbone", _LAYERS),
+    "siglip, text": Encoder("SigLIPTextEncoder", _TOWER),
     "whisper": Encoder("WhisperBackbone", {**_LAYERS, "num_mels": 8, "max_encoder_sequence_length": 40, "max_decoder_sequence_length": 24}),
 }

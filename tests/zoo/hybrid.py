@@ -13,6 +13,6 @@ _HYBRID = {
 _EXPERTS = {"moe_intermediate_dim": 24, "shared_expert_intermediate_size": 24, "num_experts": 4, "top_k": 2}
 
 VARIANTS = {
-    "qwen3.5": Variant("qwen3_5", "Qwen3_5", {**_HYBRID, "intermediate_dim": 48}, spread=0.3, seed=2, scores=False, contradicts=True),
-    "qwen3.5 moe": Variant("qwen3_5_moe", "Qwen3_5Moe", {**_HYBRID, **_EXPERTS}, spread=0.2, seed=1, scores=False, contradicts=True),
+    "qwen3.5": Variant("qwen3_5", "Qwen3_5", {**_HYBRID, "intermediate_dim": 48}, spread=0.3, seed=2, contradicts=True),
+    "qwen3.5 moe": Variant("qwen3_5_moe", "Qwen3_5Moe", {**_HYBRID, **_EXPERTS}, spread=0.2, seed=1, contradicts=True),
 }

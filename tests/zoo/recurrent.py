@@ -32,6 +32,5 @@ VARIANTS = {
             "vocabulary_size": VOCABULARY, "hidden_size": 32, "head_size": 8, "num_layers": 3, "intermediate_dim": 48, "gate_lora": 12, "mv_lora": 6,
             "aaa_lora": 10, "decay_lora": 8,
         },
-        scores=False,
     ),
 }  # fmt: skip

@@ -13,7 +13,8 @@ VOCABULARY = 96
 @dataclass(frozen=True)
 class Variant:
     """A configuration of a family's backbone. `prefix` and `task` name the stock classes; `spread`: the standard deviation of matrices. `scores`: whether
-    the original's uncached forward may be captured; `contradicts`: whether that gives other logits than the original's own loop."""
+    the original's uncached forward may be captured; `shows_layers`: whether it gives one tensor a layer; `contradicts`: whether calling the original gives
+    other logits than its own loop."""
 
     family: str
     prefix: str
@@ -22,6 +23,7 @@ class Variant:
     seed: int = 0
     task: str = "CausalLM"
     scores: bool = True
+    shows_layers: bool = True
     contradicts: bool = False
 
     @property

@@ -4,10 +4,14 @@ Between the layer's own projections stands one form for any number of tokens: a 
 then `delta_rule` over the recurrent state. Padding is part of the layer's meaning. KerasHub prefills the whole padded buffer; padded tokens enter
 as zeros, whose decay the recurrent state keeps, while the convolution state is that of the last tokens that are none. So the graph is told where a
 row's padding starts, and a buffer may be fed in pieces.
+
+Without caches stock's own call runs, but for its convolution, which begins with zeros, and its rule, which becomes `delta_rule_rows`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -20,16 +24,16 @@ from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.semantics import Semantics, semantics
 from kexport.graphs.capture.token_loop import over_tokens
 from kexport.graphs.capture.trace import Trace, is_symbolic
+from kexport.graphs.ops.delta_rule import LONGEST, VALUE
 
+LAST_TWO = (0, 2, 1)
 CHUNK = 64  # tokens that the parallel form of the recurrence takes at once, as in stock
 
 
 @semantics("Qwen3_5CausalLM", "Qwen3_5MoeCausalLM", "Qwen3_5Backbone", "Qwen3_5MoeBackbone")
 def semantics_of_model(model: Any) -> Semantics:
-    """The recurrent state takes the padding of the buffer, and the last token of the shortest prompt twice. Whole rows without caches are not
-    captured: the op takes `CHUNK` tokens, and a row has any number of chunks.
-    """
-    return Semantics(schedule="lock_step", prefill="buffer", no_forward="its recurrent layers go through a row in chunks, from state to state")
+    """The recurrent state takes the padding of the buffer, and the last token of the shortest prompt twice."""
+    return Semantics(schedule="lock_step", prefill="buffer")
 
 
 @interceptor("gated_delta_net")
@@ -39,8 +43,11 @@ def install(trace: Trace, patches: Patches) -> None:
     def call(
         self: Qwen3_5GatedDeltaNet, hidden_states: Any, attention_mask: Any = None, cache: Any = None, cache_update_index: Any = None, training: Any = None
     ) -> Any:
-        if trace.inside_marker or not is_symbolic(hidden_states) or cache is None:
+        if trace.inside_marker or not is_symbolic(hidden_states):
             return stock(self, hidden_states, attention_mask, cache, cache_update_index, training)
+        if cache is None:
+            with _over_whole_rows(trace, self):
+                return stock(self, hidden_states, attention_mask, training=training)
         convolution, recurrent = cache
         padding = _Padding(trace, kept=self.conv_kernel_size - 1)
         hidden_states = hidden_states * padding.real
@@ -55,6 +62,24 @@ def install(trace: Trace, patches: Patches) -> None:
         return self.out_proj(ops.reshape(gated, (batch, length, self.value_dim))), cache
 
     patches.replace(Qwen3_5GatedDeltaNet, "call", call)
+
+
+@contextmanager
+def _over_whole_rows(trace: Trace, layer: Qwen3_5GatedDeltaNet) -> Iterator[None]:
+    """Inside, the module's parts that count tokens in Python take any number of them."""
+
+    def convolve(x: Any, weight: Any) -> Any:
+        tokens = ops.transpose(x, LAST_TWO)
+        past = ops.zeros((ops.shape(tokens)[0], layer.conv_kernel_size - 1, tokens.shape[-1]), tokens.dtype)
+        return ops.transpose(_convolve(trace, layer, tokens, past), LAST_TWO)
+
+    def rule(query: Any, key: Any, value: Any, g: Any, beta: Any, **_: Any) -> tuple[tf.Tensor, None]:
+        return _mark_rows(trace, layer, (query, key, value, g, beta)), None
+
+    with Patches() as own:
+        own.replace(stock_module, "_causal_conv1d", convolve)
+        own.replace(stock_module, "_chunk_gated_delta_rule", rule)
+        yield
 
 
 class _Padding:
@@ -124,20 +149,36 @@ def _recur(
 
 
 def _mark_delta_rule(trace: Trace, layer: Qwen3_5GatedDeltaNet, tensors: tuple[Any, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+    *tokens, state = tensors
+    inputs = [*_as_the_op_takes_them(layer, *tokens), state]
+    output, after = trace.mark("delta_rule", _one_by_one, list(tensors), inputs=inputs, layer=layer.path, chunk=CHUNK)
+    return tf.ensure_shape(output, tensors[VALUE].shape), after
+
+
+def _mark_rows(trace: Trace, layer: Qwen3_5GatedDeltaNet, tokens: tuple[Any, ...]) -> tf.Tensor:
+    def body(*tensors: Any) -> tf.Tensor:
+        state = ops.zeros((ops.shape(tensors[0])[0], layer.num_v_heads, layer.head_k_dim, layer.head_v_dim))
+        return _one_by_one(*tensors, state)[0]
+
+    inputs: list[Any] = _as_the_op_takes_them(layer, *tokens)
+    output = trace.mark("delta_rule_rows", body, list(tokens), inputs=inputs, layer=layer.path, chunk=CHUNK, longest=LONGEST)
+    return tf.ensure_shape(output, tokens[VALUE].shape)
+
+
+def _as_the_op_takes_them(layer: Qwen3_5GatedDeltaNet, query: Any, key: Any, value: Any, log_decay: Any, beta: Any) -> list[Any]:
     """Stock's rule takes queries and keys as they are; the op takes them normalised, and what a token erases and writes told apart."""
-    query, key, value, log_decay, beta, state = tensors
     query, key = (stock_module._l2norm(part) for part in (query, key))
     strength, decay = beta[..., None], log_decay[..., None]
     erase = -strength * ops.exp(decay) * key
-    inputs = [query * layer.head_k_dim**-0.5, key, strength * value, decay, erase, key, state]
-    output, after = trace.mark("delta_rule", _one_by_one, list(tensors), inputs=inputs, layer=layer.path, chunk=CHUNK)
-    return tf.ensure_shape(output, value.shape), after
+    return [query * layer.head_k_dim**-0.5, key, strength * value, decay, erase, key]
 
 
-def _one_by_one(query: Any, key: Any, value: Any, log_decay: Any, beta: Any, state: Any) -> tuple[tf.Tensor, tf.Tensor]:
+def _one_by_one(*tensors: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Stock's rule for one token, over the tokens of the call: stock has none for any number of them."""
+    *parts, state = tensors
+    value = parts[VALUE]
 
     def step(token: list[tf.Tensor], before: tf.Tensor) -> Any:
         return stock_module._recurrent_gated_delta_rule(*token, initial_state=before, output_final_state=True)
 
-    return over_tokens(step, (query, key, value, log_decay, beta), state, [query.shape[0], *value.shape[2:]])
+    return over_tokens(step, parts, state, [value.shape[0], *value.shape[2:]])

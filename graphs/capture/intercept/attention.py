@@ -27,6 +27,7 @@ RANK = 4
 LENGTH_AXIS, HEADS_AXIS = 1, 2
 MASK_RANK_WITH_HEADS = 4
 ALONE = 0.9
+CAUSAL_SWITCH = "use_causal_mask"  # of Keras's MultiHeadAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,14 @@ def identify(trace: Trace, method: Method, layer: keras.layers.Layer, bound: dic
     return facts
 
 
+def _with_mask_for_causal(arguments: dict[str, Any], names: Parameters) -> dict[str, Any]:
+    """`arguments` with a causal mask in place of a switch that stands for it."""
+    if not arguments.get(CAUSAL_SWITCH) or names.mask is None or arguments.get(names.mask) is not None:
+        return arguments
+    queries, keys = (tf.range(tf.shape(arguments[name])[LENGTH_AXIS]) for name in (names.query, names.key))
+    return {**arguments, names.mask: (keys[None] <= queries[:, None])[None], CAUSAL_SWITCH: False}
+
+
 def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
     names = Parameters.of(stock)
 
@@ -150,7 +159,7 @@ def _wrap(trace: Trace, stock: Callable[..., Any]) -> Callable[..., Any]:
         if trace.inside_marker or heads_first is None or kwargs.get("return_attention_scores"):
             return stock(self, *args, **kwargs)
         method = Method(stock, names, heads_first=heads_first)
-        arguments = method.arguments(arguments)
+        arguments = _with_mask_for_causal(method.arguments(arguments), names)
         try:
             facts = identify(trace, method, self, arguments, names)
         except UnidentifiedAttention as why:

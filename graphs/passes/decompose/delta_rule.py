@@ -39,7 +39,8 @@ def _heads_first(emit: Emit) -> list[str]:
     return [emit("transpose", emit.input(index), permutation=HEADS_FIRST) for index in range(len(INPUTS) - 1)]
 
 
-def _turned(emit: Emit, value: str) -> str:
+def turned(emit: Emit, value: str) -> str:
+    """The last two axes exchanged."""
     return emit("transpose", value, permutation=LAST_TWO)
 
 
@@ -47,8 +48,8 @@ def _step(emit: Emit) -> tuple[str, str]:
     query, key, value, decay, erase, write = _heads_first(emit)
     state = emit.input(len(INPUTS) - 1)
     erased = emit("matmul", erase, state)
-    kept = emit("mul", _turned(emit, emit("exp", decay)), state)
-    written = emit("add", emit("matmul", _turned(emit, write), erased), emit("matmul", _turned(emit, key), value))
+    kept = emit("mul", turned(emit, emit("exp", decay)), state)
+    written = emit("add", emit("matmul", turned(emit, write), erased), emit("matmul", turned(emit, key), value))
     new = emit("add", kept, written)
     return emit("transpose", emit("matmul", query, new), permutation=HEADS_FIRST), new
 
@@ -56,10 +57,10 @@ def _step(emit: Emit) -> tuple[str, str]:
 def _chunk(emit: Emit) -> tuple[str, str]:
     query, key, value, decay, erase, write = _heads_first(emit)
     state = emit.input(len(INPUTS) - 1)
-    pairs = _Pairs(emit, decay)
+    pairs = Pairs(emit, decay)
     from_state = emit("matmul", emit("mul", erase, emit("exp", pairs.before)), state)
     from_values = emit("matmul", pairs.products(erase, key, pairs.before, pairs.earlier), value)
-    inverse = _inverse(emit, pairs.products(erase, write, pairs.before, pairs.earlier), pairs)
+    inverse = inverse_of(emit, pairs.products(erase, write, pairs.before, pairs.earlier), pairs)
     erased = emit("matmul", inverse, emit("add", from_state, from_values))
     output = emit(
         "add",
@@ -71,18 +72,18 @@ def _chunk(emit: Emit) -> tuple[str, str]:
         ),
     )
     whole = emit("reduce_sum", decay, axes=(TOKENS,), keepdims=True)
-    remaining = emit("exp", _never_positive(emit, emit("sub", whole, pairs.upto)))
-    written = [emit("matmul", _turned(emit, emit("mul", left, remaining)), right) for left, right in ((write, erased), (key, value))]
-    new = emit("add", emit("mul", _turned(emit, emit("exp", whole)), state), emit("add", *written))
+    remaining = emit("exp", never_positive(emit, emit("sub", whole, pairs.upto)))
+    written = [emit("matmul", turned(emit, emit("mul", left, remaining)), right) for left, right in ((write, erased), (key, value))]
+    new = emit("add", emit("mul", turned(emit, emit("exp", whole)), state), emit("add", *written))
     return emit("transpose", output, permutation=HEADS_FIRST), new
 
 
-def _never_positive(emit: Emit, value: str) -> str:
+def never_positive(emit: Emit, value: str) -> str:
     """Differences of sums of decays, without what rounding adds above 0."""
     return emit("min", value, emit.number(0, value))
 
 
-class _Pairs:
+class Pairs:
     """Pairs of tokens (t, j): which come in order, how much of j is left at t, and products over channels weighted by that.
 
     `upto` and `before`: log decays summed with and without the token itself, [batch, heads, sequence, 1 or channels]. `earlier`, `not_later`:
@@ -105,11 +106,11 @@ class _Pairs:
         """[batch, heads, t, j]: left[t] . e^(left_decay[t] - upto[j]) right[j] for pairs in `order`, 0 for the others."""
         emit = self._emit
         if not self._per_channel:
-            exponents = emit("sub", left_decay, _turned(emit, self.upto))
-            weights = emit("mul", emit("exp", _never_positive(emit, exponents)), order)
-            return emit("mul", emit("matmul", left, _turned(emit, right)), weights)
+            exponents = emit("sub", left_decay, turned(emit, self.upto))
+            weights = emit("mul", emit("exp", never_positive(emit, exponents)), order)
+            return emit("mul", emit("matmul", left, turned(emit, right)), weights)
         exponents = emit("sub", self._at(left_decay, TOKENS + 1), self._at(self.upto, TOKENS))
-        weighted = emit("mul", emit("exp", _never_positive(emit, exponents)), self._at(left, TOKENS + 1))
+        weighted = emit("mul", emit("exp", never_positive(emit, exponents)), self._at(left, TOKENS + 1))
         summed = emit("reduce_sum", emit("mul", weighted, self._at(right, TOKENS)), axes=(PAIR_CHANNELS,), keepdims=False)
         return emit("mul", summed, order)
 
@@ -119,7 +120,7 @@ class _Pairs:
         return self._emit.reshape(value, *shape[:axis], 1, *shape[axis:])
 
 
-def _inverse(emit: Emit, lower: str, pairs: _Pairs) -> str:
+def inverse_of(emit: Emit, lower: str, pairs: Pairs) -> str:
     """(1 - lower)^-1 for a strictly lower triangular `lower` [..., sequence, sequence], see the module."""
     longest = int(emit.attr("chunk")) if isinstance(pairs.sequence, str) else int(pairs.sequence)
     table = _levels(longest)

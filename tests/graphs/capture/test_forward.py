@@ -33,12 +33,30 @@ def live_weights(model: Any) -> Any:
     return LiveWeights(model.variables)
 
 
-def assert_equal(ours: Any, theirs: Any) -> None:
-    """Within BOUND of the spread over the last axis."""
+def share(ours: Any, theirs: Any) -> float:
+    """The largest difference, in spreads over the last axis."""
     theirs = np.asarray(theirs)
     assert ours.shape == theirs.shape
     spread = theirs.max(axis=-1, keepdims=True) - theirs.min(axis=-1, keepdims=True)
-    assert (np.abs(ours - theirs) <= BOUND * spread).all(), float((np.abs(ours - theirs) / spread).max())
+    return float((np.abs(ours - theirs) / spread).max())
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    """Within BOUND of the spread over the last axis."""
+    assert share(ours, theirs) <= BOUND
+
+
+def assert_graph_equal(graph: Any, feeds: Any, weights: Any, theirs: Any) -> None:
+    """Each output within BOUND; where the model amplifies rounding beyond it (Qwen3.5's mixture does), as close to exact arithmetic as float32 brings the graph."""
+    from kexport.converter.parity.attribution import widened
+    from kexport.converter.parity.tolerances import AS_CLOSE_AS
+
+    outputs = run(graph, feeds, weights)
+    assert sorted(outputs) == sorted(theirs)
+    for name, ours in outputs.items():
+        if not share(ours, theirs[name]) <= BOUND:
+            exact = run(widened(graph), feeds, weights)[name]
+            assert np.abs(theirs[name] - exact).max() <= AS_CLOSE_AS * np.abs(ours - exact).max() < 10 * BOUND * np.ptp(exact)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -65,18 +83,18 @@ def test_a_forward_that_is_no_reference_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ZOO if ZOO[name].scores])
 def test_score_of_every_family(name: str) -> None:
-    """With every layer's attention recognised, windows included, and in the form the targets take."""
-    from kexport.graphs.capture.forward import capture_forward, whole_rows
+    """With every layer's attention and recurrence recognised, windows included, and in the form the targets take."""
+    from kexport.graphs.capture.forward import capture_forward, run_stock
     from kexport.graphs.passes import optimise_forward, run_passes
 
-    task, feeds = ZOO[name].build(), ragged(ZOO_VOCABULARY, 8)
-    graph, notes = capture_forward(task, "score_layers")
+    variant, feeds = ZOO[name], ragged(ZOO_VOCABULARY, 8)
+    task, signature = variant.build(), "score_layers" if variant.shows_layers else "score"
+    graph, notes = capture_forward(task, signature)
     run_passes(graph, optimise_forward())
-    outputs = run(graph, feeds, live_weights(task))
-    assert_equal(outputs["logits"], task(whole_rows(task, feeds)))
-    layers = ZOO[name].layers
-    assert len(outputs["hidden_states"]) == layers + 1
-    assert notes == [] and len(list(graph.of_op("attention"))) == layers
+    theirs = run_stock(task, signature, feeds)
+    assert_graph_equal(graph, feeds, live_weights(task), theirs)
+    assert notes == [] and len(list(graph.of_op("attention", "delta_rule_rows"))) == variant.layers
+    assert len(theirs.get("hidden_states", range(variant.layers + 1))) == variant.layers + 1
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from kexport.graphs.interpreter import new_caches, run
-from kexport.runtime.contract.errors import UnsupportedError
 
 from tests.zoo import ZOO
 
@@ -119,14 +118,21 @@ def test_a_first_token_is_never_padding(task: Any, extend: Any) -> None:
     assert any(state.any() for state in before.values())
 
 
-@pytest.mark.parametrize("signature", ["score", "score_layers", "backbone"])
-def test_whole_rows_are_refused(signature: str, task: Any) -> None:
-    """Rows of any length in one call are beyond the recurrence's parallel form; that is said before anything is traced."""
+def test_whole_rows_are_stocks(task: Any) -> None:
+    """Without caches, at every position: padding behind, in front and between, over several chunks."""
     from kexport.graphs.capture.forward import capture_forward
+    from kexport.graphs.capture.live import LiveWeights
 
-    with pytest.raises(UnsupportedError, match="go through a row in steps") as raised:
-        capture_forward(task.backbone if signature == "backbone" else task, signature)
-    assert raised.value.code == "KX381"
+    graph, notes = capture_forward(task, "score")
+    assert notes == [] and not graph.states and len(list(graph.of_op("delta_rule_rows"))) == task.backbone.num_layers
+    lengths = np.array([[LONGEST], [3], [17]])
+    behind = np.arange(LONGEST) < lengths
+    between = behind.copy()
+    between[:, 2] = False
+    for mask in (behind, behind[:, ::-1], between):
+        ids = np.random.default_rng(7).integers(1, task.backbone.vocabulary_size, mask.shape).astype(np.int32)
+        feeds = {"token_ids": ids * mask, "padding_mask": mask}
+        assert_close(run(graph, feeds, LiveWeights(task.variables))["logits"], task(feeds))
 
 
 def test_graph_is_recognised(task: Any) -> None:
@@ -146,8 +152,11 @@ def test_the_model_is_left_as_found(task: Any) -> None:
     """Every layer runs stock's recurrence again, and the classes their own methods."""
     from keras_hub.src.models.rwkv7 import rwkv7_layer as stock
     from kexport.graphs.capture import capture
+    from kexport.graphs.capture.forward import capture_forward
 
     methods = stock.RWKV7TimeMix.call, stock.TimeShift.call
     capture(task)
+    capture_forward(task, "score")
     assert (stock.RWKV7TimeMix.call, stock.TimeShift.call) == methods
-    assert {layer.att.RWKV7_OP_RNN for layer in task.backbone.rwkv_layers} == {stock.rnn_generalized_delta_rule}
+    for name in ("RWKV7_OP_RNN", "RWKV7_OP_INFERENCE"):
+        assert {getattr(layer.att, name) for layer in task.backbone.rwkv_layers} == {stock.rnn_generalized_delta_rule}

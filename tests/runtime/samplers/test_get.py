@@ -84,6 +84,7 @@ def test_not_supported(identifier: Any) -> None:
         ("RandomSampler", {"temperature": None}),
         ("GreedySampler", {"temperature": float("inf")}),
         ("RandomSampler", {"seed": 1.5}),
+        ("RandomSampler", {"seed": 2**63}),
         ("BeamSampler", {"num_beams": 0}),
     ],
 )

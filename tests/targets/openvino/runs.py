@@ -36,7 +36,7 @@ class Files:
     def model(self, name: str = "extend") -> ov.Model:
         """The file as OpenVINO reads it."""
         signature = next(s for s in self.emitted.signatures if s.name == name)
-        return ov.Core().read_model(self.directory / signature.file)
+        return ov.Core().read_model(self.directory / signature.file, self.directory / signature.data if signature.data else "")
 
     def reference(self, batch: int, **options: Any) -> Reference:
         """The interpreter on the same graph."""

@@ -12,15 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from kexport import targets
+from kexport.graphs.interpreter import run
+from kexport.graphs.ir import Graph
+from kexport.graphs.weights import Parameter
 from kexport.runtime.contract.dtypes import numpy_dtype
 from kexport.runtime.contract.errors import InvalidInputError, UnsupportedError, UsageError
+from kexport.runtime.engines.base import EngineOptions
+from kexport.runtime.forward import open_forward
 from kexport.targets.base import EmitOptions
 from kexport.targets.openvino import emit
 from kexport.targets.openvino.weight_file import ALIGNMENT, WeightFile
 
 from tests.targets.onnx.test_files import CountingSource, digests
-from tests.targets.onnx.toys import RandomSource, Reference, Toy, decoder, encoder, source_of
-from tests.targets.openvino.runs import compare, write
+from tests.targets.onnx.toys import RandomSource, Reference, Toy, decoder, encoder, linear, source_of
+from tests.targets.openvino.runs import Files, compare, manifest_of, write
 
 BOUND = 1e-5
 ROOT = Path(__file__).parents[3]
@@ -198,3 +203,65 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
         files.open()
 
 
+def whole_rows() -> Graph:
+    """A graph over whole rows with weights of `decoder(Toy(bias=True))`: its table, one part of a packed product, and one weight of its own."""
+    graph = Graph("embed")
+    ids = graph.add_input("token_ids", "int32", ("batch", "sequence"))
+    x = graph.add_node("embedding", [graph.add_weight(Parameter((61, 32), "float32", "embedding.embeddings")), ids])
+    inputs = [Parameter((32, 64), "float32", "layer0.attention.q.kernel"), Parameter((64,), "float32", "layer0.attention.q.bias")]
+    x = graph.add_node("linear", [x, *map(graph.add_weight, inputs)])
+    graph.outputs["embeddings"] = linear(graph, x, "own", 8)
+    return graph
+
+
+def rows_of(files: Files, ids: Any) -> Any:
+    """What the runtime's runner of whole rows gives."""
+    return open_forward(files.directory, manifest_of(files), EngineOptions(threads=1)).run("embed", {"token_ids": ids})["embeddings"]
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+@pytest.mark.parametrize("first", ["extend", "embed"])
+def test_whole_rows_stand_on_the_weights_of_the_steps(first: str, stored: str, tmp_path: Path) -> None:
+    """In either order they add to the file only what it lacks; the runtime's numbers are the interpreter's; the records say where the weights are."""
+    step, rows, ids = decoder(Toy(bias=True)), whole_rows(), np.array([[3, 60, 7], [1, 2, 3]], np.int32)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    alone.mkdir()
+    together.mkdir()
+    (size,) = (file.bytes for file in write(alone, step, stored_dtype=stored).emitted.files if file.path.endswith(".bin"))
+    files = write(together, *((step, rows) if first == "extend" else (rows, step)), stored_dtype=stored)
+    records = {file.path: file for file in files.emitted.files}
+    assert set(records) == {"openvino_model.xml", "openvino_embed_model.xml", "openvino_model.bin"}
+    assert {name: record.sha256 for name, record in records.items()} == digests(together)
+    own = Parameter((64, 8), stored, "own.kernel").nbytes
+    if first == "extend":
+        assert own <= records["openvino_model.bin"].bytes - size < own + 1000
+    assert {signature.name: signature.data for signature in files.emitted.signatures} == {"extend": "", "embed": "openvino_model.bin"}
+    expected = run(rows, {"token_ids": ids}, Rounded(files.source, stored))["embeddings"]
+    assert np.abs(rows_of(files, ids) - expected).max() < BOUND * np.abs(expected).max()
+    files.source = Rounded(files.source, stored)  # type: ignore[assignment]
+    assert compare(files) < BOUND
+
+
+def test_whole_rows_beside_an_encoder_stand_on_the_decoders_weights(tmp_path: Path) -> None:
+    """The encoder keeps a file of its own, which readers of its model look for."""
+    toy = Toy(**SEQ2SEQ, bias=True)
+    files = write(tmp_path, encoder(toy), decoder(toy), whole_rows())
+    assert {signature.name: signature.data for signature in files.emitted.signatures} == {"encode": "", "extend": "", "embed": "openvino_decoder_model.bin"}
+    assert {path.name for path in tmp_path.glob("*.bin")} == {"openvino_encoder_model.bin", "openvino_decoder_model.bin"}
+    assert {file.path: file.sha256 for file in files.emitted.files} == digests(tmp_path)
+
+
+def test_shared_weights_are_mapped(tmp_path: Path) -> None:
+    """The file is read as memory of its own pages, not copied."""
+    files = write(tmp_path, decoder(Toy()), whole_rows())
+    model = files.model("embed")
+    assert str(tmp_path / "openvino_model.bin") in Path("/proc/self/maps").read_text()
+    assert len(model.outputs) == 1
+
+
+def test_rows_without_their_weights_are_refused(tmp_path: Path) -> None:
+    """By the name of the file that is not there."""
+    files = write(tmp_path, decoder(Toy()), whole_rows())
+    (tmp_path / "openvino_model.bin").unlink()
+    with pytest.raises(InvalidInputError, match=r"openvino_model\.bin"):
+        rows_of(files, np.ones((1, 1), np.int32))

@@ -1,4 +1,4 @@
-"""delta_rule: its parallel and its one-token form give the recurrence's numbers, over states, chunks and hard cases."""
+"""delta_rule: its parallel, its one-token and its whole-row form give the recurrence's numbers, over states, chunks and hard cases."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from kexport.graphs.dims import BATCH, SEQUENCE
 from kexport.graphs.interpreter import new_caches, run
 from kexport.graphs.ir import Graph, State
+from kexport.graphs.passes import BoundRows
 from kexport.graphs.passes.decompose import decompose
 from kexport.graphs.verify import verify
 
@@ -23,6 +24,19 @@ def graph_of(sequence: int | str, channels: int, chunk: int = 16) -> Graph:
     state = graph.add_state("recurrent.0", State("recurrent", (HEADS, KEY, VALUE)))
     output, new = graph.add_nodes("delta_rule", [*inputs, state], 2, chunk=chunk)
     graph.outputs = {"y": output, "recurrent.0": new}
+    verify(graph)
+    return graph
+
+
+LONGEST = 21  # of whole rows: six chunks
+
+
+def rows_graph(sequence: int | str, channels: int) -> Graph:
+    """query, key, ... -> output over whole rows in chunks of 4."""
+    graph = Graph("test")
+    shapes = {"query": KEY, "key": KEY, "value": VALUE, "log_decay": channels, "erase": KEY, "write": KEY}
+    inputs = [graph.add_input(name, "float32", (BATCH, sequence, HEADS, size)) for name, size in shapes.items()]
+    graph.outputs = {"y": graph.add_node("delta_rule_rows", inputs, chunk=4, longest=LONGEST)}
     verify(graph)
     return graph
 
@@ -70,3 +84,34 @@ def test_pieces_give_what_the_whole_gives() -> None:
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, rtol=1e-5, atol=1e-5)
     forgotten = run(graph, {name: array[:, 5:] for name, array in feeds.items()}, None, new_caches(graph, 2, 11))["y"]
     assert np.abs(forgotten - parts[2]).max() > 1e-2
+
+
+@pytest.mark.parametrize("channels", [1, KEY])
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("sequence", [1, 3, 4, 5, 8, 9, 16, 17, LONGEST])
+@pytest.mark.parametrize("hard", [{}, {"equal_keys": True, "decay": 0.0}, {"decay": 80.0}])
+def test_whole_rows_are_the_recurrence(channels: int, fixed: bool, sequence: int, hard: dict[str, Any]) -> None:
+    """From zeros, over one chunk or several, the last one full or not."""
+    graph = rows_graph(sequence if fixed else SEQUENCE, channels)
+    plain = graph.copy()
+    decompose(plain, frozenset())
+    verify(plain)
+    feeds = feeds_of(sequence, channels, **hard)
+    expected = run(graph_of(SEQUENCE, channels), {**feeds, "recurrent.0": np.zeros((2, HEADS, KEY, VALUE), np.float32)})["y"]
+    for form in (graph, plain):
+        np.testing.assert_allclose(run(form, feeds)["y"], expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_bound_on_rows_leaves_steps_out() -> None:
+    """Fewer products for shorter rows, the same numbers up to the bound, and one chunk needs none."""
+    feeds, sizes = feeds_of(8, 1), []
+    expected = run(rows_graph(SEQUENCE, 1), feeds)["y"]
+    for capacity in (4096, 8, 4):
+        graph = rows_graph(SEQUENCE, 1)
+        BoundRows(capacity)(graph)
+        assert BoundRows(capacity)(graph).changes == 0
+        decompose(graph, frozenset())
+        sizes.append(len(list(graph.of_op("matmul"))))
+        if capacity >= 8:
+            np.testing.assert_allclose(run(graph, feeds)["y"], expected, rtol=2e-5, atol=2e-5)
+    assert sizes[0] > sizes[1] > sizes[2]
