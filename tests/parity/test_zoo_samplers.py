@@ -109,13 +109,13 @@ def test_the_golden_file_could_find_a_difference(name: str) -> None:
 
 @pytest.mark.parametrize("name", SPEAKING)
 def test_the_golden_texts_could_find_a_difference(name: str) -> None:
-    """Every answer says something of its own, and every sampler goes a way of its own, for one text and for several."""
+    """Answers say something of their own (one may stop at once), and every sampler goes a way of its own. (Of one text the best beam may be the greedy one.)"""
     document = golden(name)
     answers = [[entry["text"], *entry["several"]] for entry in document["samplers"].values()]
     for row in answers:
         assert len(set(row[1:])) == len(document["texts"])
-        assert all(answer and answer != text for answer, text in zip(row, [document["texts"][0], *document["texts"]], strict=True))
-    assert len({row[0] for row in answers}) == len({tuple(row[1:]) for row in answers}) == len(document["samplers"])
+        assert sum(bool(answer) and answer != text for answer, text in zip(row, [document["texts"][0], *document["texts"]], strict=True)) >= len(document["texts"])
+    assert len({tuple(row) for row in answers}) == len(document["samplers"])
 
 
 def without(config: dict[str, Any]) -> dict[str, Any]:
