@@ -266,9 +266,17 @@ class EngineDecoder:
                 self._prompt_hidden_states = self._of_first_column(prompt.prefix)
             return
         feed = _Feed(self._engine, self._cache, with_hidden_states=with_hidden_states, pieces=pieces)
-        held = prompt.start - 1
-        self._cache.prefilled = held, prompt.ids.shape[1]
-        states = feed.prompt(prompt.ids[:, :held]) if _prompt_is_enough(prefill, self._engine) else feed.buffer(prompt, np.full(len(prompt.ids), held))
+        held, length = prompt.start - 1, prompt.ids.shape[1]
+        # Where it counts which call computes a token, what contrastive search compares with is the last one's state in the prefill, not in the first step.
+        fed = prompt.start if with_hidden_states and self._engine.takes_extents else held
+        self._cache.prefilled = fed, length
+        if not _prompt_is_enough(prefill, self._engine):
+            states = feed.buffer(prompt, np.full(len(prompt.ids), held))
+        else:
+            states = feed.prompt(prompt.ids[:, :fed])
+        if fed > held:
+            self._cache.step_back(np.full(len(prompt.ids), held))
+        self._cache.prefilled = held, length
         self._prompt_hidden_states = states[:, : prompt.start]
 
     def _of_first_column(self, table: Prompt) -> HiddenStates:
