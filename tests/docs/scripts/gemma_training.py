@@ -27,6 +27,7 @@ def fit(gemma_lm):
     gemma_lm.fit(x=features, batch_size=2, epochs=4, verbose=0)
 
 
+keras.utils.set_random_seed(7)
 gemma_lm = keras_hub.models.GemmaCausalLM.from_preset(place)
 before = ask(gemma_lm)
 fit(gemma_lm)
