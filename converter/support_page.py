@@ -22,7 +22,8 @@ GUARDED = ("verdict", "layers", "fusable", "fused", "forms", "experts", "runtime
 _HEAD = """# Support
 
 This page is rendered from [support.json](support.json), which `make support` writes: small models of every family are converted for every target, and each
-written artifact gives the tokens of KerasHub's own `generate()`: greedy on a ragged batch, single rows, prompts in pieces and a full cache, and seeded draws. A test fails where
+written artifact gives the tokens of KerasHub's own `generate()`: greedy on a ragged batch, single rows, prompts in pieces and a full cache, seeded draws, and texts for one model
+of a class. Every sampler: [samplers.md](samplers.md). A test fails where
 a family of the installed KerasHub is neither here nor refused by name below, and where a run disagrees with this page.
 
 **fused / fusable / all**: attention and recurrent layers that run as one operator of the engine over a cache in place; those whose form the target has such an

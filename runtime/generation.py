@@ -29,6 +29,7 @@ from kexport.runtime.prompts import Ids, Mask, Prompt, output_mask
 from kexport.runtime.samplers.base import Draw, Logits, Sampler
 
 _NEVER = np.iinfo(np.int64).max
+_PADDING, _ANY_TOKEN = 0, 1  # ids of models with split prompts
 _SHRINK_BELOW = 0.5  # the share of rows still running under which the caches of the others are dropped
 
 
@@ -84,10 +85,20 @@ def generate(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | No
 def loop_of(engine: Engine, sampler: Sampler, job: Job, *, lock_step: bool | None = None) -> Loop:
     """The loop that `generate` runs."""
     if sampler.needs_hidden_states and job.prompt.prefix is not None:
-        message = "contrastive search compares with the hidden states of whole prompts, which this model's split prompts do not give"
-        raise UnsupportedError("KX559", message, hint="choose another sampler")
+        _check_table(job.prompt)
     together = job.schedule == "lock_step" or sampler.steps_together(len(job.prompt.ids)) if lock_step is None else lock_step
     return LockStep(engine, sampler, job) if together else IndependentRows(engine, sampler, job)
+
+
+def _check_table(prompt: Prompt) -> None:
+    """Raises UnsupportedError (KX559) where KerasHub's own contrastive search fails (or, over a table of one token, forgets), and for hidden ids that it reads."""
+    assert prompt.prefix is not None
+    (_, table), (_, buffer) = prompt.prefix.ids.shape, prompt.ids.shape
+    if table != buffer:
+        message = f"contrastive search, as KerasHub has it, needs a prompt's table ({table} tokens) as long as the buffer of new tokens ({buffer})"
+        raise UnsupportedError("KX559", message, hint=f"ask for max_length={table - 1}, or choose another sampler")
+    if (prompt.prefix.ids[:, 0][~prompt.prefix.mask[:, 0]] != _PADDING).any():
+        raise UnsupportedError("KX559", "contrastive search compares with the table's first token, which the mask hides", hint="pad with the id 0")
 
 
 class LockStep:
@@ -251,12 +262,31 @@ class EngineDecoder:
         if prompt.prefix is not None:
             rows = np.arange(len(prompt.ids))
             self._engine.extend(self._cache, *prompt.first_tokens(prompt.ids, rows, np.zeros(len(rows), np.int64)))
+            if with_hidden_states:
+                self._prompt_hidden_states = self._of_first_column(prompt.prefix)
             return
         feed = _Feed(self._engine, self._cache, with_hidden_states=with_hidden_states, pieces=pieces)
-        held = prompt.start - 1
-        self._cache.prefilled = held, prompt.ids.shape[1]
-        states = feed.prompt(prompt.ids[:, :held]) if _prompt_is_enough(prefill, self._engine) else feed.buffer(prompt, np.full(len(prompt.ids), held))
+        held, length = prompt.start - 1, prompt.ids.shape[1]
+        # Where it counts which call computes a token, what contrastive search compares with is the last one's state in the prefill, not in the first step.
+        fed = prompt.start if with_hidden_states and self._engine.takes_extents else held
+        self._cache.prefilled = fed, length
+        if not _prompt_is_enough(prefill, self._engine):
+            states = feed.buffer(prompt, np.full(len(prompt.ids), held))
+        else:
+            states = feed.prompt(prompt.ids[:, :fed])
+        if fed > held:
+            self._cache.step_back(np.full(len(prompt.ids), held))
+        self._cache.prefilled = held, length
         self._prompt_hidden_states = states[:, : prompt.start]
+
+    def _of_first_column(self, table: Prompt) -> HiddenStates:
+        """What KerasHub compares with of a prompt's table: its first column, often padding, and nothing else. The model gives padding's hidden state for
+        padding behind padding, whatever is in front of that."""
+        is_token = table.mask[:, :1]
+        tokens = np.where(is_token, table.ids[:, :1], _ANY_TOKEN)
+        row = np.concatenate([tokens, np.full((len(tokens), 2), _PADDING)], axis=1).astype(np.int32)
+        _, states = self._engine.extend_with_hidden_states(self._engine.new_cache(*row.shape), row)
+        return np.where(is_token[..., None], states[:, :1], states[:, 2:])
 
     def step(self, tokens: Ids) -> Logits:
         return self._engine.extend(self._cache, tokens[:, None])

@@ -55,9 +55,11 @@ def run(model: Any, called: str, feeds: dict[str, Any]) -> dict[str, Any]:
 
 
 def hidden_states(model: Any, feeds: dict[str, Any]) -> Any:
-    """Of the rows `token_ids` [rows, length], their last two tokens in steps of one: float32 [rows, length, hidden size]."""
+    """Of the rows `token_ids` [rows, length], their last two tokens in steps of one: float32 [rows, length, hidden size]. All as the original's prefill
+    computes them, in one call that another token ends."""
     ids = feeds[names.TOKEN_IDS]
     cache = model.engine.new_cache(*ids.shape)
+    cache.prefilled = ids.shape[1], ids.shape[1] + 1
     if "encoder_token_ids" in feeds:
         model.engine.encode(feeds["encoder_token_ids"], feeds["encoder_padding_mask"], cache)
     parts = [part for part in (ids[:, :-2], ids[:, -2:-1], ids[:, -1:]) if part.shape[1]]

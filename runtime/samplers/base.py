@@ -58,7 +58,8 @@ class Decoder(Protocol):
 
     def prompt_hidden_states(self) -> HiddenStates:
         """The hidden states that the prefill gave for the tokens in front of the first column to fill, [rows, tokens, hidden size]. The last of them, which
-        the first step feeds, is among them where the whole buffer was prefilled. Raises as `step_with_hidden_states` does."""
+        the first step feeds, is among them where the whole buffer was prefilled, and where prefill and step would give different ones. Raises as
+        `step_with_hidden_states` does."""
 
 
 class Finished(Protocol):

@@ -26,9 +26,9 @@ NUMBERS = frozenset({
 })  # fmt: skip
 # What differentiating the others brings (`score_gradients`).
 GRADIENTS = frozenset({
-    "AddN", "BroadcastGradientArgs", "ConcatOffset", "DynamicStitch", "FloorDiv", "FloorMod", "InvertPermutation", "OnesLike", "PreventGradient",
-    "Rank", "Reciprocal", "ReluGrad", "RsqrtGrad", "ShapeN", "SigmoidGrad", "Sign", "Size", "SoftplusGrad", "SparseSoftmaxCrossEntropyWithLogits",
-    "SqrtGrad", "StridedSliceGrad", "TanhGrad", "Tile",
+    "AddN", "BroadcastGradientArgs", "ConcatOffset", "DynamicStitch", "FloorDiv", "FloorMod", "GreaterEqual", "InvertPermutation",
+    "OnesLike", "Pad", "PreventGradient", "Rank", "Reciprocal", "ReluGrad", "RsqrtGrad", "ShapeN", "SigmoidGrad", "Sign", "Size",
+    "SoftplusGrad", "SparseSoftmaxCrossEntropyWithLogits", "SqrtGrad", "StridedSliceGrad", "TanhGrad", "Tile", "UnsortedSegmentSum",
 })  # fmt: skip
 ALLOWED = FRAME | NUMBERS | GRADIENTS
 

@@ -1,8 +1,7 @@
-"""The tokenizer of every text family, written and proven: ids, packing and text are the original's."""
+"""The tokenizer of every text family, written and proven: ids, packing and text are the original's. What models make of texts: tests/parity/test_families.py."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,10 @@ from kexport.converter.tokenizers.proof_strings import ORDINARY
 from kexport.runtime.tokenizer import open_tokenizer
 
 from tests.converter.family_tokenizers import CLASSES, preprocessor
-from tests.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 FEWEST_STRINGS = 2_000
 LONGEST = 12
-VOCABULARY_SIZES = {"vocabulary_size", "text_vocab_size", "vocab_size_per_layer_input"}  # what families call it
 NAMES = sorted(CLASSES)
 
 
@@ -37,26 +34,3 @@ def test_it_ships_proven(class_name: str, tmp_path: Path) -> None:
     expected = original.generate_postprocess(inputs)
     assert [written.decode(row.tolist()) for row in rows] == list(expected)
     assert written.encode(list(ORDINARY)) == [[int(token) for token in row] for row in original.tokenizer.tokenize(list(ORDINARY))]
-
-
-def classes_of_the_zoo() -> list[str]:
-    """Those that have a small model there; the seed families' texts are compared where they are converted."""
-    return sorted({f"{variant.prefix}{variant.task}" for variant in ZOO.values()} & set(NAMES))
-
-
-@pytest.mark.parametrize("class_name", classes_of_the_zoo())
-def test_text_generates_as_the_original_does(class_name: str, tmp_path: Path) -> None:
-    """A small model of the family with its preprocessor: the gate compares texts with KerasHub's generate() on strings, and the ids with them."""
-    from kexport.converter.conversion import convert
-
-    variant = next(variant for variant in ZOO.values() if f"{variant.prefix}{variant.task}" == class_name)
-    text = preprocessor(class_name)
-    sizes = dict.fromkeys(VOCABULARY_SIZES & set(variant.config), text.tokenizer.vocabulary_size())
-    task = replace(variant, config={**variant.config, **sizes}).build()
-    task.preprocessor = text
-    artifact = convert(task, output=tmp_path / "out", max_length=64)
-    manifest = artifact.manifest
-    assert manifest.parity.verdict == "proven" and manifest.tokenizer is not None
-    (case,) = [case for case in manifest.parity.cases if case.texts]
-    assert case.tokens_equal == case.tokens_compared == len(case.texts)
-    assert any(answer != prompt for prompt, answer in zip(case.texts, case.expected_texts, strict=True))

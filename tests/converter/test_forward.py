@@ -163,6 +163,24 @@ def test_gradients_of_the_embeddings(name: str, artifact: Any) -> None:
 
 
 @slow
+def test_gradients_through_a_recurrence(tmp_path: Path) -> None:
+    """Back through the states of several chunks, as a tape goes through stock's loop."""
+    from kexport.graphs.capture.forward import run_stock
+
+    from tests.zoo import ZOO
+
+    task, mask = ZOO["rwkv7"].build(), np.arange(70) < np.array([[70], [9]])
+    ids = (np.random.default_rng(18).integers(1, 96, mask.shape) * mask).astype(np.int32)
+    feeds = {"token_ids": ids, "padding_mask": mask, "target_ids": np.roll(ids, -1, axis=1)}
+    theirs = run_stock(task, "score_gradients", feeds)
+    made = convert(task, "savedmodel", tmp_path / "out", max_length=80, signatures=("score_gradients",), verify="none")
+    with runtime.load(made.directory, preprocessor=None) as lm:
+        ours = lm.score_gradients(**feeds)
+    close(ours.loss, theirs["loss"])
+    close(ours.gradients, theirs["gradients"])
+
+
+@slow
 def test_onnx_weights_are_shared(artifact: Any) -> None:
     """The score file refers to the step's data file: nearly nothing is stored twice."""
     for name in ("mistral", "gemma"):  # heads that the step does not pad

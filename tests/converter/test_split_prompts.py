@@ -27,12 +27,12 @@ def task() -> Any:
 
 @pytest.fixture(scope="module")
 def artifact(task: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The task, saved as a preset and converted from there; with the parity gate, which refuses texts that differ."""
+    """The task, saved as a preset and converted from there, hidden states included; with the parity gate, which refuses texts that differ."""
     from kexport.converter import convert
 
     folder = tmp_path_factory.mktemp("rwkv7")
     task.save_to_preset(str(folder / "preset"))
-    return convert(str(folder / "preset"), target="onnx", output=folder / "out", max_length=CAPACITY)
+    return convert(str(folder / "preset"), target="onnx", output=folder / "out", max_length=CAPACITY, signatures=("hidden_states",))
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,20 @@ def arrays_of(task: Any, texts: list[str]) -> Any:
         task.preprocessor = preprocessor
 
 
+def test_contrastive_search_is_kerashubs(task: Any, model: Any) -> None:
+    """Where KerasHub's own runs at all: as many new tokens as the prompt's table has. Padded prompts and one that is cut, which compare with other first tokens."""
+    import keras_hub
+
+    sampler = keras_hub.samplers.ContrastiveSampler(k=4, alpha=0.8)
+    task.compile(sampler=sampler)
+    model.compile(sampler=sampler)
+    expected = task.generate(RAGGED, max_length=SEQUENCE_LENGTH - 1, stop_token_ids=None)
+    assert model.generate(RAGGED, max_length=SEQUENCE_LENGTH - 1, stop_token_ids=None) == expected
+    task.compile(sampler="greedy")
+    model.compile(sampler="greedy")
+    assert expected != task.generate(RAGGED, max_length=SEQUENCE_LENGTH - 1, stop_token_ids=None)
+
+
 @pytest.mark.parametrize("strip_prompt", [False, True])
 def test_ids_are_kerashubs(strip_prompt: bool, task: Any, id_model: Any) -> None:
     """The four arrays in, the original's two out, their types and shapes included; with and without stops."""
@@ -197,7 +211,7 @@ def test_samplers_are_kerashubs(sampler: str, task: Any, model: Any) -> None:
 
 
 def test_what_does_not_fit_is_refused(model: Any, id_model: Any) -> None:
-    """A length that is missing, an empty prompt, too many tokens, arrays that are missing or wrong, a sampler without its hidden states."""
+    """A length that is missing, an empty prompt, too many tokens, arrays that are missing or wrong, contrastive search where KerasHub's own fails."""
     from kexport import runtime
 
     ids = np.array([[0, 5, 6]], np.int32)
@@ -217,9 +231,14 @@ def test_what_does_not_fit_is_refused(model: Any, id_model: Any) -> None:
             call()
         assert raised.value.code == code
     model.compile(sampler=runtime.samplers.get("contrastive"))
-    with pytest.raises(UnsupportedError, match="KX559"):
+    with pytest.raises(UnsupportedError, match="KX559") as refused:
         model.generate("hello", max_length=3)
+    assert f"max_length={SEQUENCE_LENGTH - 1}" in refused.value.hint
     model.compile(sampler="greedy")
+    id_model.compile(sampler="contrastive")
+    with pytest.raises(UnsupportedError, match="KX559"):  # KerasHub would compare with the 9
+        id_model.generate({**good, "token_ids": np.array([[9, 6]]), "input_padding_mask": np.array([[0, 1]])}, stop_token_ids=None)
+    id_model.compile(sampler="greedy")
 
 
 def test_the_command_line_counts_new_tokens(artifact: Any, task: Any) -> None:

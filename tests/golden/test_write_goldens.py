@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.golden.command import part_of
+from tests.golden.zoo_samplers import considered, golden
 from tests.seed_models import GOLDEN, MODELS
+from tests.zoo import ZOO
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +30,24 @@ def test_parts_cover_every_model_once(script: Any) -> None:
     names = list(MODELS)
     for count in (1, 4, script.PARTS, len(names) + 3):
         assert sorted(name for index in range(count) for name in part_of(names, f"{index}/{count}", script.PARTS)) == sorted(names)
+
+
+def test_parts_of_the_zoo_cover_every_sampler_of_every_model() -> None:
+    """Those of zoo_samplers.py, each once."""
+    from tests.golden.write_zoo_samplers import PARTS, UNITS
+
+    found = sorted(unit for index in range(PARTS) for unit in part_of(UNITS, f"{index}/{PARTS}", PARTS))
+    assert found == sorted(f"{name}/{sampler}" for name in ZOO for sampler in considered(name))
+
+
+def test_a_text_that_differs_is_found_in_the_zoo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One letter changed in a committed answer. (That all are equal is what `make golden` sees.)"""
+    from tests.golden import write_zoo_samplers
+
+    document = golden("gpt2")
+    document["samplers"]["TopKSampler"]["several"][2] += "."
+    monkeypatch.setattr(write_zoo_samplers, "golden", lambda name: document)
+    assert write_zoo_samplers.differing("gpt2/TopKSampler") == "differs from the committed file"
 
 
 def test_the_part_of_a_commit_is_one_of_the_parts(script: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -11,17 +12,16 @@ CAPACITY = 48
 
 @pytest.fixture(scope="session")
 def zoo_outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """variant of the zoo -> its outcomes by target."""
-    made: dict[str, dict[str, Any]] = {}
+    """variant of the zoo -> its outcomes by target; what speaks (tests/text_zoo.py) with its tokenizer and hidden states."""
 
+    @functools.cache
     def get(name: str) -> dict[str, Any]:
-        if name not in made:
-            from kexport.converter.conversion import convert_all
+        from kexport.converter.conversion import convert_all
 
-            from tests.zoo import ZOO
+        from tests.text_zoo import SPEAKING, build
 
-            folder = tmp_path_factory.mktemp("family")
-            made[name] = {one.target: one for one in convert_all(ZOO[name].build(), "all", folder, max_length=CAPACITY)}
-        return made[name]
+        signatures = ("hidden_states",) if name in SPEAKING else ()
+        folder = tmp_path_factory.mktemp("family")
+        return {one.target: one for one in convert_all(build(name), "all", folder, max_length=CAPACITY, signatures=signatures)}
 
     return get

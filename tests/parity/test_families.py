@@ -11,6 +11,7 @@ from kexport.converter.families import FAMILIES
 from tests.parity.conftest import CAPACITY
 from tests.parity.support import check_cell
 from tests.seed_models import MODELS
+from tests.text_zoo import SPEAKING
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.slow
@@ -35,6 +36,17 @@ def test_every_variant_is_proven(name: str, target: str, zoo_outcomes: Any) -> N
     assert len(manifest.fusions) == ZOO[name].layers
     assert len(manifest.experts) == ZOO[name].mixtures
     check_cell(name, ZOO[name].family, manifest)
+
+
+@pytest.mark.parametrize("target", targets.known())
+@pytest.mark.parametrize("name", SPEAKING)
+def test_texts_are_the_originals(name: str, target: str, zoo_outcomes: Any) -> None:
+    """The gate compared texts with KerasHub's generate() on strings, and the ids with them; the answers say something."""
+    manifest = zoo_outcomes(name)[target].artifact.manifest
+    assert manifest.tokenizer is not None
+    (case,) = [case for case in manifest.parity.cases if case.texts]
+    assert case.tokens_equal == case.tokens_compared == len(case.texts)
+    assert any(answer != prompt for prompt, answer in zip(case.texts, case.expected_texts, strict=True))
 
 
 def test_the_list_says_what_is_tested() -> None:

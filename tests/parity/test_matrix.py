@@ -6,6 +6,7 @@ golden batch of 64 new tokens a row is generated on each target on top. Differen
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,18 +28,16 @@ CAPACITY = 96
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """family -> target -> artifact, each family converted once for all targets."""
-    made: dict[str, dict[str, Any]] = {}
 
+    @functools.cache
     def get(family: str) -> dict[str, Any]:
-        if family not in made:
-            from tests.stock_models import save_preset
+        from tests.stock_models import save_preset
 
-            folder = tmp_path_factory.mktemp(family)
-            save_preset(MODELS[family], folder / "preset")
-            results = convert_all(folder / "preset", "all", folder / "out", max_length=CAPACITY)
-            assert {result.target: result.error for result in results} == dict.fromkeys(targets.known())
-            made[family] = {result.target: result.artifact for result in results}
-        return made[family]
+        folder = tmp_path_factory.mktemp(family)
+        save_preset(MODELS[family], folder / "preset")
+        results = convert_all(folder / "preset", "all", folder / "out", max_length=CAPACITY)
+        assert {result.target: result.error for result in results} == dict.fromkeys(targets.known())
+        return {result.target: result.artifact for result in results}
 
     return get
 

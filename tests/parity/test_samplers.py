@@ -6,6 +6,7 @@ Each family is one live task with a trained tokenizer, converted once for all ta
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,25 +90,23 @@ def keras_sampler(name: str) -> Any:
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """family -> its room, made once."""
-    rooms: dict[str, Room] = {}
 
+    @functools.cache
     def get(family: str) -> Room:
-        if family not in rooms:
-            from tests.converter.tiny_models import preprocessor
-            from tests.stock_models import FAMILIES as STOCK
-            from tests.stock_models import fill
+        from tests.converter.tiny_models import preprocessor
+        from tests.stock_models import FAMILIES as STOCK
+        from tests.stock_models import fill
 
-            model = MODELS[family]
-            text = preprocessor(model.family)
-            backbone, task_class = STOCK[model.family]
-            config = {**model.config, "vocabulary_size": text.tokenizer.vocabulary_size()}
-            task = task_class(backbone=backbone(**config), preprocessor=text)
-            fill(task, dataclasses.replace(model, config=config))
-            folder = tmp_path_factory.mktemp(family)
-            results = convert_all(task, "all", folder, max_length=CAPACITY, signatures=("hidden_states",), verify="none")
-            assert {result.target: result.error for result in results} == dict.fromkeys(targets.known())
-            rooms[family] = Room(family, task, text, {name: folder / name for name in targets.known()}, {})
-        return rooms[family]
+        model = MODELS[family]
+        text = preprocessor(model.family)
+        backbone, task_class = STOCK[model.family]
+        config = {**model.config, "vocabulary_size": text.tokenizer.vocabulary_size()}
+        task = task_class(backbone=backbone(**config), preprocessor=text)
+        fill(task, dataclasses.replace(model, config=config))
+        folder = tmp_path_factory.mktemp(family)
+        results = convert_all(task, "all", folder, max_length=CAPACITY, signatures=("hidden_states",), verify="none")
+        assert {result.target: result.error for result in results} == dict.fromkeys(targets.known())
+        return Room(family, task, text, {name: folder / name for name in targets.known()}, {})
 
     return get
 

@@ -375,6 +375,7 @@ def test_the_delta_rule_corrects_what_it_remembers() -> None:
     assert np.array_equal(output[0, :, 0], [[5, 6], [12, 14], [8, 10], [7.5, 8.25]])
     halved = evaluate("delta_rule", queries, keys, values * 0, decay + np.float32(np.log(0.5)), keys * 0, keys, state + 1, outputs=2, chunk=16)[1]
     np.testing.assert_allclose(halved, np.full((1, 1, 2, 2), 0.5**4), rtol=1e-6)
+    assert np.array_equal(evaluate("delta_rule_rows", queries, keys, values, decay, -keys, keys, chunk=2), output)
 
 
 @pytest.mark.parametrize("biases", [0, 3])

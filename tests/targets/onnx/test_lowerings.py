@@ -27,11 +27,13 @@ CASES = [(op, case) for op, lowering in sorted(LOWERINGS.items()) for case in lo
 WITHOUT_INPUTS: list[tuple[str, dict[str, Any]]] = [
     ("dim_size", {"dim": "sequence"}),
     ("dim_size", {"dim": "2*batch*sequence"}),
+    ("dim_size", {"dim": "2*batch*sequence/3"}),
+    ("range", {"size": "sequence/3"}),
     ("range", {"size": "sequence"}),
     ("range", {"size": 4}),
     ("range", {"size": "sequence", "dtype": "float32"}),
 ]
-TAKEN_APART = {"delta_rule", "joint_attention"}  # by the number of tokens: tests/runtime/engines/test_states.py; by the set of keys: tests/zoo/seq2seq.py
+TAKEN_APART = {"delta_rule", "delta_rule_rows", "joint_attention"}  # tests/runtime/engines/test_states.py, tests/converter/test_forward.py, tests/zoo/seq2seq.py
 TESTED_ELSEWHERE = {"attention", "cache_read", "cache_write"}  # they need slots: test_decoder.py, test_attention.py
 
 
