@@ -38,3 +38,13 @@ def test_taken(given: dict[str, Any]) -> None:
     """With the target that has them, alone or among all."""
     options = make_options(**given)
     assert {name: getattr(options, name) for name in given} == given
+
+
+@pytest.mark.parametrize("given", [{"signatures": ("hidden_states", "score")}, {"task": "backbone"}])
+def test_a_bundle_for_litert_lm_has_no_whole_rows(given: dict[str, Any]) -> None:
+    """Known before any work; other targets beside it go on."""
+    with pytest.raises(UnsupportedError) as caught:
+        make_options(target="tflite", package="litertlm", **given)
+    assert caught.value.code == "KX236"
+    make_options(target="tflite,onnx", package="litertlm", **given)
+    make_options(target="tflite", **given)
