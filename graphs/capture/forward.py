@@ -55,9 +55,7 @@ def capture_forward(model: Any, name: str, *, without: frozenset[str] = frozense
     """
     if name not in _BODIES:
         raise InternalError("KX909", f"there is no forward signature `{name}`")
-    inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else forward_inputs(model)
-    if name in _OF_TASKS:
-        inputs.pop(names.POSITION_TABLE, None)
+    inputs = {names.TOKEN_IDS: "int32"} if name == names.EMBED else _score_inputs(model) if name in _OF_TASKS else forward_inputs(model)
     return _trace(model, name, inputs, _BODIES[name](model), without)
 
 
@@ -85,6 +83,13 @@ def forward_inputs(model: Any) -> dict[str, str]:
             described = f"{tensor.dtype}{list(tensor.shape)}"
             raise UnsupportedError("KX380", f"{type(model).__name__} takes `{name}` as {described}, which is no table of token ids or a mask")
     return {name: "bool" if name.endswith(MASK_SUFFIX) else "int32" for name in declared}
+
+
+def _score_inputs(task: Any) -> dict[str, str]:
+    """The same of a task's scores: ids and their mask, whatever else the task takes (images, where a declaration scores texts without any). Raises as `forward_inputs`."""
+    if semantics_of(task).logits is None:
+        forward_inputs(task)
+    return {names.TOKEN_IDS: "int32", names.PADDING_MASK: "bool"}
 
 
 def _trace(model: Any, name: str, inputs: dict[str, str], body: Body, without: frozenset[str], *, causal_rows: bool = True) -> tuple[Graph, list[str]]:
@@ -117,7 +122,7 @@ def _score(task: Any) -> Body:
 
 def _logits(task: Any, tensors: Tensors) -> tf.Tensor:
     declared = semantics_of(task).logits
-    return call(task, tensors) if declared is None else declared(task, whole_rows(task, tensors))
+    return call(task, tensors) if declared is None else declared(task, _texts(tensors))
 
 
 def call(task: Any, tensors: Tensors) -> tf.Tensor:
@@ -125,9 +130,13 @@ def call(task: Any, tensors: Tensors) -> tf.Tensor:
     return task(whole_rows(task, tensors))
 
 
+def _texts(tensors: Tensors) -> Tensors:
+    return {name: tf.convert_to_tensor(tensors[name]) for name in (names.TOKEN_IDS, names.PADDING_MASK)}
+
+
 def whole_rows(task: Any, tensors: Tensors) -> Tensors:
     """The task's inputs for rows of ids and their mask; a task that wants to be told where tokens stand is told 0, 1, 2, ..."""
-    rows = {name: tf.convert_to_tensor(tensors[name]) for name in (names.TOKEN_IDS, names.PADDING_MASK)}
+    rows = _texts(tensors)
     ids = rows[names.TOKEN_IDS]
     if names.POSITION_TABLE in forward_inputs(task):
         rows[names.POSITION_TABLE] = tf.broadcast_to(tf.range(tf.shape(ids)[1])[None], tf.shape(ids))

@@ -36,10 +36,10 @@ GEMMA3 = {
 }  # fmt: skip
 
 VARIANTS: dict[str, Variant] = {
-    "gemma3, images": WithVision("gemma3", "Gemma3", GEMMA3, seed=1, scores=False, vision=GEMMA3_VISION, vision_class="Gemma3VisionEncoder"),
+    "gemma3, images": WithVision("gemma3", "Gemma3", GEMMA3, seed=1, vision=GEMMA3_VISION, vision_class="Gemma3VisionEncoder"),
     "gemma3, images, odd heads": WithVision(
         "gemma3", "Gemma3",
-        {**GEMMA3, "num_key_value_heads": 1, "head_dim": 12, "sliding_window_size": 4, "image_size": 12}, 0.6, scores=False,
+        {**GEMMA3, "num_key_value_heads": 1, "head_dim": 12, "sliding_window_size": 4, "image_size": 12}, 0.6,
         vision={**GEMMA3_VISION, "image_size": 12, "patch_size": 3, "num_heads": 1}, vision_class="Gemma3VisionEncoder",
     ),
 }  # fmt: skip

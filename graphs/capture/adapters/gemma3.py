@@ -1,4 +1,7 @@
-"""Gemma 3 with a vision tower: how it runs images, and the mask of what the tokens of an image see of each other in ops that the graph has."""
+"""Gemma 3 with a vision tower: how it runs images, and the mask of what the tokens of an image see of each other in ops that the graph has.
+
+Called as a function it wants images. Scores are of texts without any: its decoder over the texts alone, which is what it makes of a prompt that names none.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from keras_hub.src.models.gemma3.gemma3_decoder_block import Gemma3DecoderBlock
 from kexport.graphs.capture.images import ImageFamily, image_family
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
+from kexport.graphs.capture.semantics import Semantics, semantics
 from kexport.graphs.capture.trace import Trace, is_symbolic
 
 CHANNELS = 3
@@ -24,9 +28,7 @@ def of_gemma3(task: Any) -> ImageFamily | None:
         return None
 
     def prefill(token_ids: tf.Tensor, vision_mask: tf.Tensor, image_embeddings: tf.Tensor) -> tf.Tensor:
-        texts = backbone.token_embedding(token_ids)
-        texts = texts * ops.cast(ops.sqrt(backbone.hidden_dim), texts.dtype)
-        x = tf.where(vision_mask[..., None], image_embeddings, texts)
+        x = tf.where(vision_mask[..., None], image_embeddings, _embedded(backbone, token_ids))
         for layer in backbone.transformer_layers:
             x = layer(x, vision_mask=vision_mask)
         return x
@@ -43,6 +45,24 @@ def of_gemma3(task: Any) -> ImageFamily | None:
         prefill=prefill,
         cached_forward=cached_forward,
     )
+
+
+@semantics("Gemma3CausalLM")
+def semantics_of_gemma3(task: Any) -> Semantics:
+    return Semantics() if getattr(task.backbone, "vision_encoder", None) is None else Semantics(logits=_logits_of_texts)
+
+
+def _logits_of_texts(task: Any, rows: dict[str, Any]) -> tf.Tensor:
+    backbone = task.backbone
+    x = _embedded(backbone, rows["token_ids"])
+    for layer in backbone.transformer_layers:
+        x = layer(x, padding_mask=rows["padding_mask"])
+    return backbone.token_embedding(backbone.layer_norm(x), reverse=True)
+
+
+def _embedded(backbone: Any, token_ids: tf.Tensor) -> tf.Tensor:
+    texts = backbone.token_embedding(token_ids)
+    return texts * ops.cast(ops.sqrt(backbone.hidden_dim), texts.dtype)
 
 
 @interceptor("gemma3_image_mask")
