@@ -144,8 +144,8 @@ def test_a_reader_that_stops_reading(decoder: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(decoder: Path, number: int) -> None:
-    """A run that is interrupted or terminated exits with 130 and no traceback."""
-    command = [sys.executable, "-m", "kexport.converter", "generate", str(decoder), "-"]
+    """A run that is interrupted or terminated exits with 130 and no traceback. (A shell's background jobs ignore interrupts, and hand that on.)"""
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "kexport.converter", "generate", str(decoder), "-"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     _wait_until_reading(process.pid)
     process.send_signal(number)
