@@ -14,9 +14,10 @@ VISIBLE = 0.01  # of the spread of the logits: far beyond rounding
 
 
 def contradictions(oracle: Oracle, answers: list[Expected]) -> list[str]:
-    """A sentence for the certificate, or none. One case of ids is looked at; models that take more than ids, or that have an encoder, are not."""
+    """A sentence for the certificate, or none. One case of ids is looked at; models that take more than ids, or that have an encoder, are not, nor those
+    with split prompts: to their uncached forward a generated id 0 is padding, to their loop a token."""
     answer = next((answer for answer in answers if answer.logits is not None and answer.tokens is not None), None)
-    if answer is None or answer.case.encoder or oracle.fix or oracle.prompt_form == "split":
+    if answer is None or answer.case.encoder or oracle.fix or answer.case.split:
         return []
     assert answer.tokens is not None and answer.logits is not None
     try:

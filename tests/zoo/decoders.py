@@ -60,12 +60,12 @@ def _variants() -> dict[str, Variant]:
         "intermediate_dim": 48, "head_dim": 8, "use_sliding_window_attention": True, "sliding_window_size": 7, "vision_encoder": None,
         "global_head_dim": 16, "final_logit_soft_cap": 30.0,
     }  # fmt: skip
-    found["gemma4"] = Variant("gemma4", "Gemma4", gemma4)
+    found["gemma4"] = Variant("gemma4", "Gemma4", gemma4, spread=0.1, seed=3)
     shared = {
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 3, "hidden_size_per_layer_input": 8,
         "vocab_size_per_layer_input": VOCABULARY, "global_rope_partial_rotary_factor": 0.25, "use_double_wide_mlp": True,
     }  # fmt: skip
-    found["gemma4, shared caches"] = Variant("gemma4", "Gemma4", {**gemma4, **shared})
+    found["gemma4, shared caches"] = Variant("gemma4", "Gemma4", {**gemma4, **shared}, spread=0.1, seed=3)
     return found
 
 

@@ -30,11 +30,12 @@ VARIANTS = {
     "gemma4, experts": Variant(
         "gemma4", "Gemma4",
         {**_GEMMA4, "enable_moe_block": True, "num_experts": 4, "expert_intermediate_dim": 24, "num_experts_per_token": 2, "global_head_dim": 8},
+        spread=0.1, seed=3,
     ),
     "gemma3n": _LayersCounted("gemma3n", "Gemma3n", _GEMMA3N, shows_layers=False, contradicts=True),
     "gemma3n, shared caches": _LayersCounted(
         "gemma3n", "Gemma3n",
         {**_GEMMA3N, "num_kv_shared_layers": 3, "activation_sparsity_pattern": [0.7, 0.9, 0.0, 0.0, 0.0, 0.0], "final_logit_soft_cap": 30.0},
-        shows_layers=False, contradicts=True,
+        seed=1, shows_layers=False, contradicts=True,
     ),
 }  # fmt: skip

@@ -44,9 +44,10 @@ VARIANTS: dict[str, Variant] = {
     "t5gemma": Seq2Seq(
         "t5gemma", "T5Gemma",
         {**_T5GEMMA, "final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0, "tie_word_embeddings": True, "cross_attention_hidden_size": 32},
+        spread=0.2, norms=2.0, seed=2,
     ),
     "t5gemma2": Seq2Seq(
         "t5gemma2", "T5Gemma2", {**_T5GEMMA, "use_query_key_norm": True, "tie_word_embeddings": True, "cross_attention_hidden_size": 32},
-        attentions_per_layer=2,
+        spread=0.2, norms=2.0, seed=2, attentions_per_layer=2,
     ),
 }  # fmt: skip

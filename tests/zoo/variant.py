@@ -12,14 +12,16 @@ VOCABULARY = 96
 
 @dataclass(frozen=True)
 class Variant:
-    """A configuration of a family's backbone. `prefix` and `task` name the stock classes; `spread`: the standard deviation of matrices. `scores`: whether
-    the original's uncached forward may be captured; `shows_layers`: whether it gives one tensor a layer; `contradicts`: whether calling the original gives
+    """A configuration of a family's backbone. `prefix` and `task` name the stock classes; `spread`: the standard deviation of matrices;
+    `norms`: added to the scales of norms, where a layer would else give too little beside a token's own embedding, which a tied head takes for the next token.
+    `scores`: whether the original's uncached forward may be captured; `shows_layers`: whether it gives one tensor a layer; `contradicts`: whether calling the original gives
     other logits than its own loop."""
 
     family: str
     prefix: str
     config: dict[str, Any]
     spread: float = 0.4
+    norms: float = 0.0
     seed: int = 0
     task: str = "CausalLM"
     scores: bool = True
@@ -53,4 +55,6 @@ class Variant:
         for variable in task.variables:
             if len(variable.shape) > 1 and str(variable.dtype).startswith("float"):
                 variable.assign(generator.normal(0, self.spread, variable.shape).astype(np.float32))
+            elif self.norms and variable.path.endswith("/scale"):
+                variable.assign(variable + self.norms)
         return task
