@@ -29,7 +29,7 @@ test-quick: $(READY)  ## the tests that need neither Keras nor TensorFlow, and o
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: $(READY)  ## the tests against KerasHub, and those that build environments; two processes
-	$(BIN)/python -m pytest -m slow -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 # What capture needs of the library's previous release, in an environment of its own.
 PREVIOUS := keras-hub==0.31.*
