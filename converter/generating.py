@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from kexport.converter.stop_text import StopText
 from kexport.runtime import samplers
 from kexport.runtime.contract.errors import InvalidInputError, KexportError, UsageError
 from kexport.runtime.contract.manifest import Manifest
 from kexport.runtime.language_model import LanguageModel
 from kexport.runtime.loading import Check, load_language_model
-from kexport.runtime.prompt_forms import FORMS
+from kexport.runtime.prompt_forms import FORMS, WholePrompts
 from kexport.runtime.samplers import Sampler
 
 _SEQ2SEQ = "seq2seq-lm"
@@ -146,17 +145,14 @@ def generate_ids(model: LanguageModel, request: Request) -> list[list[int]]:
 
 def _generate_batch(model: LanguageModel, request: Request, rows: Sequence[tuple[int, ...]]) -> list[list[int]]:
     manifest = model.manifest
-    _check_ids(rows, manifest.generation.vocabulary_size)
     inputs: dict[str, Any] = {}
     name = ""
     if manifest.task == _SEQ2SEQ:
         name = "decoder_"
-        inputs["encoder_token_ids"], inputs["encoder_padding_mask"] = _padded(rows, max(map(len, rows)))
+        inputs = _arrays(FORMS["whole"], rows, max(map(len, rows)), manifest, "encoder_")
         rows = [_decoder_start(request, manifest)] * len(rows)
-        _check_ids(rows, manifest.generation.vocabulary_size)
     form = FORMS[manifest.generation.prompt]
-    arrays = form.arrays(rows, _asked_length(request, manifest, max(map(len, rows))))
-    inputs |= {f"{name}{key}": array for key, array in arrays.items()}
+    inputs |= _arrays(form, rows, _asked_length(request, manifest, max(map(len, rows))), manifest, name)
     starts = [0] * len(rows) if request.strip_prompt else form.starts(rows)
     stops = request.stop_token_ids if request.stop_token_ids is not None else _original_stop_ids(manifest)
     result = model.generate(inputs, stop_token_ids=stops, strip_prompt=request.strip_prompt)
@@ -164,11 +160,13 @@ def _generate_batch(model: LanguageModel, request: Request, rows: Sequence[tuple
     return [row[start:][visible[start:].astype(bool)].tolist() for row, visible, start in zip(ids, mask, starts, strict=True)]
 
 
-def _check_ids(rows: Sequence[tuple[int, ...]], vocabulary_size: int) -> None:
-    """Before they become arrays, whose types do not hold every number."""
-    wrong = next((token for row in rows for token in row if not 0 <= token < vocabulary_size), None)
+def _arrays(form: WholePrompts, rows: Sequence[tuple[int, ...]], length: int, manifest: Manifest, name: str) -> dict[str, Any]:
+    """Rows as `generate()` takes them, under names that begin with `name`. Ids are checked before they become arrays, whose types do not hold every number."""
+    size = manifest.generation.vocabulary_size
+    wrong = next((token for row in rows for token in row if not 0 <= token < size), None)
     if wrong is not None:
-        raise InvalidInputError("KX522", f"the prompt holds the id {wrong}; the vocabulary has the ids 0 to {vocabulary_size - 1}")
+        raise InvalidInputError("KX522", f"the prompt holds the id {wrong}; the vocabulary has the ids 0 to {size - 1}")
+    return {f"{name}{key}": array for key, array in form.arrays(rows, length).items()}
 
 
 def _with_images(prompts: list[str], request: Request) -> Any:
@@ -221,15 +219,6 @@ def _asked_length(request: Request, manifest: Manifest, longest: int) -> int:
     if length < form.length_for(longest, 0):
         raise UsageError("KX121", f"--max-length {length} is less than the {longest} ids given", hint="it counts them, too")
     return length
-
-
-def _padded(rows: Sequence[Sequence[int]], width: int) -> tuple[Any, Any]:
-    """Ids and mask [rows, width], right padded with 0."""
-    ids, mask = np.zeros((len(rows), width), np.int64), np.zeros((len(rows), width), np.bool_)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = row
-        mask[number, : len(row)] = True
-    return ids, mask
 
 
 def _prompt_length(model: LanguageModel, prompt: str) -> int:

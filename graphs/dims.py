@@ -75,9 +75,9 @@ def pieces(dim: Dim, size: int) -> Dim:
 
 
 def in_pieces(name: str) -> tuple[str, int] | None:
-    """The name and the size of the pieces where `name` was made by `pieces`, else None."""
+    """The name and the size of the pieces where `name` was made by `pieces`, else None; a product was not."""
     whole, _, size = name.partition("/")
-    return (whole, int(size)) if size else None
+    return (whole, int(size)) if size and "*" not in name else None
 
 
 def names_in(dim: Dim) -> list[str]:

@@ -22,6 +22,7 @@ from kexport.runtime.contract.errors import InvalidInputError, KexportError, Uns
 NO_TOKENIZER_HINT = "convert with --no-tokenizer to leave the tokenizer out"
 _KERAS_HUB_CLASSES = {"causal-lm": "CausalLM", "seq2seq-lm": "Seq2SeqLM", "backbone": "Backbone"}
 _TASK_SUFFIXES: dict[str, manifest.Task] = {"CausalLM": "causal-lm", "Seq2SeqLM": "seq2seq-lm", "Backbone": "backbone"}
+_GENERATIVE = {"causal-lm", "seq2seq-lm"}
 _LONGEST_CAUSE = 300
 
 
@@ -127,9 +128,6 @@ def open_source(source: Any, *, task: str | None = None, trust_source: bool = Fa
         f"`{source}` is neither a .keras file nor a directory nor anything else that can be converted",
         hint="a preset id, kaggle://..., hf://..., a preset directory, a .keras file, or a keras_hub model",
     )
-
-
-_GENERATIVE = {"causal-lm", "seq2seq-lm"}
 
 
 def task_of_class(class_name: str) -> manifest.Task | None:

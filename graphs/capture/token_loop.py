@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from kexport.graphs.capture.trace import Trace
+from kexport.graphs.ops.delta_rule import LONGEST
 
 Step = Callable[[list[tf.Tensor], tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
@@ -25,3 +27,18 @@ def over_tokens(step: Step, tensors: Sequence[tf.Tensor], state: tf.Tensor, toke
 
     _, after, outputs = tf.while_loop(lambda place, *_: place < count, one, (0, state, outputs))
     return tf.transpose(outputs.stack(), (1, 0, 2, 3)), after
+
+
+def mark_rows(
+    trace: Trace, stock: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any], state_shape: Sequence[int], *, layer: str, chunk: int
+) -> tf.Tensor:
+    """Whole rows from a state of zeros, which nobody asks for after them, as one `delta_rule_rows` [batch, sequence, heads, dim].
+
+    `stock(*tensors, state)` gives the outputs and the state after them; `inputs`: what the op takes in place of `tensors`. `state_shape`: without the batch.
+    """
+
+    def body(*inside: Any) -> tf.Tensor:
+        return stock(*inside, tf.zeros((tf.shape(inside[0])[0], *state_shape), inside[0].dtype))[0]
+
+    marked: tf.Tensor = trace.mark("delta_rule_rows", body, list(tensors), inputs=list(inputs), layer=layer, chunk=chunk, longest=LONGEST)
+    return marked

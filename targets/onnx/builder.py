@@ -285,7 +285,7 @@ class Builder:
         if dim in self._dims:
             tensor, axis = self._dims[dim]
             return self.op("Shape", [tensor], "int64", (1,), start=axis, end=axis + 1)
-        cut = in_pieces(dim) if "*" not in dim else None
+        cut = in_pieces(dim)
         if cut is not None:
             rounded = self.op("Add", [self.dim(cut[0]), self.integers(cut[1] - 1)], "int64", (1,))
             return self.op("Div", [rounded, self.integers(cut[1])], "int64", (1,))

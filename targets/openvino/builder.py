@@ -220,7 +220,7 @@ class Builder:
         if dim in self._dims:
             tensor, axis = self._dims[dim]
             return output_of(op.gather(op.shape_of(tensor, "i64"), self.integers(axis), self.integer(0)))
-        cut = in_pieces(dim) if "*" not in dim else None
+        cut = in_pieces(dim)
         if cut is not None:
             return output_of(op.divide(op.add(self.dim(cut[0]), self.integers(cut[1] - 1)), self.integers(cut[1])))
         if "*" not in dim:

@@ -22,9 +22,9 @@ from keras_hub.src.models.qwen3_5.qwen3_5_gated_delta_net import Qwen3_5GatedDel
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.semantics import Semantics, semantics
-from kexport.graphs.capture.token_loop import over_tokens
+from kexport.graphs.capture.token_loop import mark_rows, over_tokens
 from kexport.graphs.capture.trace import Trace, is_symbolic
-from kexport.graphs.ops.delta_rule import LONGEST, VALUE
+from kexport.graphs.ops.delta_rule import VALUE
 
 LAST_TWO = (0, 2, 1)
 CHUNK = 64  # tokens that the parallel form of the recurrence takes at once, as in stock
@@ -156,13 +156,8 @@ def _mark_delta_rule(trace: Trace, layer: Qwen3_5GatedDeltaNet, tensors: tuple[A
 
 
 def _mark_rows(trace: Trace, layer: Qwen3_5GatedDeltaNet, tokens: tuple[Any, ...]) -> tf.Tensor:
-    def body(*tensors: Any) -> tf.Tensor:
-        state = ops.zeros((ops.shape(tensors[0])[0], layer.num_v_heads, layer.head_k_dim, layer.head_v_dim))
-        return _one_by_one(*tensors, state)[0]
-
-    inputs: list[Any] = _as_the_op_takes_them(layer, *tokens)
-    output = trace.mark("delta_rule_rows", body, list(tokens), inputs=inputs, layer=layer.path, chunk=CHUNK, longest=LONGEST)
-    return tf.ensure_shape(output, tokens[VALUE].shape)
+    inputs, state = _as_the_op_takes_them(layer, *tokens), (layer.num_v_heads, layer.head_k_dim, layer.head_v_dim)
+    return tf.ensure_shape(mark_rows(trace, _one_by_one, tokens, inputs, state, layer=layer.path, chunk=CHUNK), tokens[VALUE].shape)
 
 
 def _as_the_op_takes_them(layer: Qwen3_5GatedDeltaNet, query: Any, key: Any, value: Any, log_decay: Any, beta: Any) -> list[Any]:

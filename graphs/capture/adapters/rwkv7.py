@@ -16,9 +16,8 @@ from keras_hub.src.models.rwkv7.rwkv7_layer import RWKV7TimeMix, TimeShift
 from kexport.graphs.capture.intercept import interceptor
 from kexport.graphs.capture.patching import Patches
 from kexport.graphs.capture.semantics import Semantics, semantics
-from kexport.graphs.capture.token_loop import over_tokens
+from kexport.graphs.capture.token_loop import mark_rows, over_tokens
 from kexport.graphs.capture.trace import Trace, is_symbolic
-from kexport.graphs.ops.delta_rule import LONGEST
 
 CHUNK = 16  # tokens that the parallel form takes at once; decays per channel make it large
 TRANSPOSED = (0, 1, 3, 2)
@@ -78,13 +77,8 @@ def _recur(trace: Trace, layer: RWKV7TimeMix, tensors: tuple[Any, ...], state: t
 def _recur_over_rows(trace: Trace, layer: RWKV7TimeMix, tensors: tuple[Any, ...]) -> tuple[tf.Tensor, None]:
     """Stock's recurrence of whole rows from zeros as one node; nobody asks for the state after them."""
 
-    def body(*inside: Any) -> tf.Tensor:
-        state = tf.zeros((tf.shape(inside[0])[0], layer.n_head, layer.head_size, layer.head_size))
-        return _one_by_one(*inside, state)[0]
-
-    inputs: list[Any] = _as_the_op_takes_them(*tensors)
-    output = trace.mark("delta_rule_rows", body, list(tensors), inputs=inputs, layer=layer.path, chunk=CHUNK, longest=LONGEST)
-    return tf.ensure_shape(output, tensors[0].shape), None
+    inputs, state = _as_the_op_takes_them(*tensors), (layer.n_head, layer.head_size, layer.head_size)
+    return tf.ensure_shape(mark_rows(trace, _one_by_one, tensors, inputs, state, layer=layer.path, chunk=CHUNK), tensors[0].shape), None
 
 
 def _as_the_op_takes_them(receptance: Any, decay: Any, key: Any, value: Any, erase: Any, write: Any) -> list[Any]:
